@@ -1,0 +1,1 @@
+"""What every stage stands on: settings, parameters, errors, logging, files, bundles. No TensorFlow."""

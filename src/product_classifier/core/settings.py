@@ -1,0 +1,248 @@
+"""Settings: what changes the deployment. Read from the environment and from `.env`; hyperparameters are in `params.yaml`.
+
+Every field is listed in `.env.example` with its unit and default, and a test holds the two to each other. Several
+names come from an earlier system whose `.env` files keep working; none of them is required.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from product_classifier.core.errors import ConfigurationError
+
+# An empty value in `.env` (`NAME=`) means "not set", as people write it there.
+OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
+OptionalText = Annotated[str | None, BeforeValidator(lambda value: value or None)]
+OptionalSecret = Annotated[SecretStr | None, BeforeValidator(lambda value: value or None)]
+
+RAKUTEN_URL = (
+    "https://huggingface.co/datasets/ndiguesene/ml-datasets-image-rakuten-ecommerce/resolve/main"
+)
+
+_DAGSHUB_MLFLOW = re.compile(r"^https://dagshub\.com/(?P<repository>[^/]+/[^/]+)\.mlflow/?$")
+_LOGGER_FIELDS = {
+    "ingest": "import_data_logger_path",
+    "train": "train_model_logger_path",
+    "predict": "test_model_logger_path",
+    "auth": "auth_service_logger_path",
+    "serve": "serving_logger_path",
+}
+
+MIN_KEY_BYTES = 32  # RFC 7518, section 3.2: a key at least as long as the hash
+MIN_PASSWORD_CHARACTERS = 8
+MAX_PASSWORD_BYTES = 72
+_PLACEHOLDER = re.compile(
+    r"^(<.*>|\[.*\]|\{.*\}|x+|\*+|\.+)$|change[-_ ]?(me|this|it)|your[-_ ]|placeholder|example"
+    r"|^(secret|secret[-_ ]?key|password|changeme|todo|test|admin)$",
+    re.IGNORECASE,
+)
+
+
+def is_placeholder(secret: str) -> bool:
+    """Says whether a secret is only what an example file had in its place."""
+    return _PLACEHOLDER.search(secret.strip()) is not None
+
+
+class _Base(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
+    )
+
+
+class DataSettings(_Base):
+    """Where the catalogue comes from and where its parts are read and left."""
+
+    data_source: str = "sample"
+    rakuten_base_url: str = RAKUTEN_URL
+    download_timeout_seconds: float = Field(default=60, gt=0)
+    download_attempts: int = Field(default=6, ge=1, le=20)
+    data_path: OptionalPath = None
+    dataset_path: OptionalPath = None
+    images_path: OptionalPath = None
+    predictions_path: OptionalPath = None
+
+
+class ExportSettings(_Base):
+    """Paths at which users of the earlier system expect the champion's parts; a copy is left at each one set."""
+
+    tokenizer_config_path: OptionalPath = None
+    lstm_model_path: OptionalPath = None
+    vgg16_model_path: OptionalPath = None
+    best_weights_path: OptionalPath = None
+    best_weights_path_pkl: OptionalPath = None
+    mapper_path: OptionalPath = None
+    mapper_path_pkl: OptionalPath = None
+    concatenated_model_path: OptionalPath = None
+
+
+class TrackingSettings(_Base):
+    """The MLflow server and the DVC remote, local or on DagsHub."""
+
+    mlflow_tracking_uri: OptionalText = None
+    mlflow_tracking_username: OptionalText = None
+    mlflow_tracking_password: OptionalSecret = None
+    mlflow_experiment_name: str = "ProductCodeClassifier"
+    mlflow_bundle: Literal["light", "full"] = "light"
+    mlflow_upload_timeout_seconds: float = Field(default=300, gt=0)
+    dagshub_username: OptionalText = None
+    dagshub_token: OptionalSecret = None
+    dagshub_repository: OptionalText = None
+    dvc_remote_url: OptionalText = None
+    dvc_s3_endpoint_url: OptionalText = None
+    dvc_timeout_seconds: float = Field(default=3600, gt=0)
+    dvc_lock_wait_seconds: float = Field(default=600, gt=0)
+    aws_access_key_id: OptionalText = None
+    aws_secret_access_key: OptionalSecret = None
+
+    def dagshub_slug(self) -> str | None:
+        """Names the DagsHub repository as owner/name, from its own setting or from an MLflow URI on DagsHub."""
+        if self.dagshub_repository:
+            return self.dagshub_repository
+        match = _DAGSHUB_MLFLOW.match(self.mlflow_tracking_uri or "")
+        return match["repository"] if match else None
+
+    def tracking_uri(self, default: str) -> str:
+        """Gives the MLflow server's address: the one set, DagsHub's, or `default`."""
+        if self.mlflow_tracking_uri:
+            return self.mlflow_tracking_uri
+        slug = self.dagshub_slug()
+        return f"https://dagshub.com/{slug}.mlflow" if slug and self.dagshub_token else default
+
+    def tracking_credentials(self) -> tuple[str, str] | None:
+        """Gives user name and password for the MLflow server, or None where it asks for none."""
+        if self.mlflow_tracking_username and self.mlflow_tracking_password:
+            return self.mlflow_tracking_username, self.mlflow_tracking_password.get_secret_value()
+        host = urlsplit(self.tracking_uri("")).hostname
+        if self.dagshub_token and host == "dagshub.com":  # never shown to another server
+            # DagsHub takes the token as password; any non-empty name does.
+            return self.dagshub_username or "token", self.dagshub_token.get_secret_value()
+        return None
+
+    def remote_url(self, default: str) -> str:
+        """Gives the DVC remote's address: the one set, DagsHub's bucket, or `default`."""
+        if self.dvc_remote_url:
+            return self.dvc_remote_url
+        return "s3://dvc" if self.dagshub_slug() and self.dagshub_token else default
+
+    def s3_credentials(self) -> dict[str, str]:
+        """Gives DVC's S3 options (endpointurl, access_key_id, secret_access_key) as far as they are set."""
+        options: dict[str, str] = {}
+        slug = self.dagshub_slug()
+        if slug and self.dagshub_token and not self.dvc_remote_url:
+            token = self.dagshub_token.get_secret_value()
+            options = {
+                "endpointurl": f"https://dagshub.com/{slug}.s3",
+                "access_key_id": token,
+                "secret_access_key": token,
+            }
+        if self.dvc_s3_endpoint_url:
+            options["endpointurl"] = self.dvc_s3_endpoint_url
+        if self.aws_access_key_id and self.aws_secret_access_key:
+            options["access_key_id"] = self.aws_access_key_id
+            options["secret_access_key"] = self.aws_secret_access_key.get_secret_value()
+        return options
+
+
+class AuthSettings(_Base):
+    """Who may sign in, and how tokens are signed."""
+
+    secret_key: OptionalSecret = None
+    algorithm: Literal["ES256", "HS256"] = "ES256"
+    access_token_expire_minutes: int = Field(default=30, ge=1, le=1440)
+    test_user: OptionalText = None
+    test_user_fullname: OptionalText = None
+    test_user_password: OptionalSecret = None
+
+    @property
+    def token_lifetime_seconds(self) -> int:
+        """How long a token is valid."""
+        return self.access_token_expire_minutes * 60
+
+    @property
+    def test_user_name(self) -> str | None:
+        """Full name of the user that TEST_USER makes, or None where there is none."""
+        return (self.test_user_fullname or self.test_user) if self.test_user else None
+
+    def check_auth(self) -> list[str]:
+        """Lists what stands against signing tokens and making the test user; shows no secret."""
+        return [*self._check_signing(), *self._check_test_user()]
+
+    def _check_signing(self) -> Iterator[str]:
+        if self.algorithm != "HS256":
+            return
+        key = self.secret_key.get_secret_value() if self.secret_key else ""
+        if not key:
+            yield "SECRET_KEY is missing: ALGORITHM=HS256 signs with it. ES256 needs none."
+        elif is_placeholder(key):
+            yield "SECRET_KEY is a placeholder: set one from `openssl rand -hex 32`."
+        elif len(key.encode()) < MIN_KEY_BYTES:
+            yield (
+                f"SECRET_KEY must have at least {MIN_KEY_BYTES} bytes for HS256. "
+                f"It has {len(key.encode())}."
+            )
+
+    def _check_test_user(self) -> Iterator[str]:
+        password = self.test_user_password.get_secret_value() if self.test_user_password else ""
+        if self.test_user and not password:
+            yield "TEST_USER is set without TEST_USER_PASSWORD: that user is not made."
+        if not self.test_user and (password or self.test_user_fullname):
+            yield "TEST_USER_PASSWORD or TEST_USER_FULLNAME is set without TEST_USER."
+        if password and (is_placeholder(password) or len(password) < MIN_PASSWORD_CHARACTERS):
+            yield (
+                "TEST_USER_PASSWORD is a placeholder or has fewer than "
+                f"{MIN_PASSWORD_CHARACTERS} characters."
+            )
+        if len(password.encode()) > MAX_PASSWORD_BYTES:
+            yield f"TEST_USER_PASSWORD has more than {MAX_PASSWORD_BYTES} bytes, bcrypt's limit."
+
+
+class RuntimeSettings(_Base):
+    """Where and how the pipeline's own programs run."""
+
+    pipeline_runtime: Literal["auto", "docker", "process"] = "auto"
+    airflow_port: int = Field(default=8080, ge=1024, le=65535)
+    mlflow_port: int = Field(default=5000, ge=1024, le=65535)
+    airflow_admin_user: str = "admin"
+    airflow_admin_password: OptionalSecret = None
+    airflow_uid: int | None = Field(default=None, ge=0)
+    project_host_path: OptionalPath = None
+
+
+class Settings(DataSettings, ExportSettings, TrackingSettings, AuthSettings, RuntimeSettings):
+    """All settings of the pipeline's stages and of the embedded run."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    serving_logger_path: OptionalPath = None
+    train_model_logger_path: OptionalPath = None
+    test_model_logger_path: OptionalPath = None
+    import_data_logger_path: OptionalPath = None
+    auth_service_logger_path: OptionalPath = None
+
+    def logger_path(self, stage: str) -> Path | None:
+        """Gives the log file of a stage, or None where it only logs to stdout."""
+        field = _LOGGER_FIELDS.get(stage)
+        return getattr(self, field) if field else None
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """Reads the settings once per process.
+
+    Raises:
+        ConfigurationError: a value is not allowed; the message names it and never repeats a secret.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_input=False)
+        ]
+        raise ConfigurationError(
+            "Settings (environment or .env) are not usable. " + "; ".join(lines)
+        ) from None
