@@ -1,0 +1,34 @@
+"""`product-classifier ingest`."""
+
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("ingest")(_ingest)
+
+
+def _ingest(
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="Import from here instead of DATA_SOURCE: sample, rakuten, a folder, a zip, an "
+            "https:// or s3:// address, all in the Rakuten layout."
+        ),
+    ] = None,
+) -> None:
+    """Imports a catalogue into data/raw: fetches, validates, splits and publishes it.
+
+    Bad input ends with exit code 2, a report in reports/ingest/ and data/raw as it was.
+    """
+    from product_classifier.core.logging import configure_logging
+    from product_classifier.core.params import load_params
+    from product_classifier.core.settings import get_settings
+    from product_classifier.core.workspace import Workspace
+    from product_classifier.ingest.ingest import ingest
+
+    configure_logging("ingest")
+    workspace = Workspace.find()
+    ingest(workspace, get_settings(), load_params(workspace.params).ingest, source=source)

@@ -1,0 +1,1 @@
+"""From a data source to a validated, split and published catalogue."""
