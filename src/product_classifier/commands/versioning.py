@@ -1,0 +1,148 @@
+"""Commands that decide, record, bring back and prove: check, version, restore, verify."""
+
+import enum
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from product_classifier.core.errors import ConfigurationError, ExitCode, NothingToDo
+from product_classifier.core.logging import configure_logging
+from product_classifier.core.params import load_params
+from product_classifier.core.settings import Settings, get_settings
+from product_classifier.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from product_classifier.versioning.repository import Repository
+
+logger = logging.getLogger(__name__)
+
+_WITH_PROBE = ("ingest", "train", "predict")
+
+
+class Stage(enum.StrEnum):
+    """The stages of dvc.yaml."""
+
+    INGEST = "ingest"
+    TRAIN = "train"
+    GATE = "gate"
+    PREDICT = "predict"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command("check")(check)
+    app.command("version")(version)
+    app.command("restore")(restore)
+    app.command("verify")(verify)
+
+
+@contextmanager
+def _repository(stage: str) -> "Iterator[Repository]":
+    from product_classifier.versioning.deadline import DeadlineExceeded
+    from product_classifier.versioning.repository import Repository
+    from product_classifier.versioning.serial import serialised
+
+    configure_logging(stage)
+    workspace, settings = Workspace.find(), get_settings()
+    if not (workspace.root / "dvc.yaml").is_file():
+        raise ConfigurationError(f"There is no dvc.yaml in {workspace.root} or above it.")
+    try:
+        with (
+            serialised(workspace, settings.dvc_lock_wait_seconds),
+            Repository(workspace, settings) as repository,
+        ):
+            yield repository
+    except DeadlineExceeded as error:
+        # Threads that still hang on the remote would keep a normal exit waiting.
+        logger.error("%s", error)
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(ExitCode.FAULT)
+
+
+def _write_probe(stage: str, workspace: Workspace, settings: Settings) -> None:
+    if stage in _WITH_PROBE:
+        probe: Any = importlib.import_module(f"product_classifier.{stage}.probe")
+        probe.write_probe(workspace, settings, load_params(workspace.params))
+
+
+def check(
+    stage: Annotated[Stage, typer.Argument(help="The stage to look at.")],
+    force: bool = typer.Option(False, "--force", help="Run it even if nothing changed."),
+) -> None:
+    """Say whether a stage must run: exit 0 if inputs, parameters or outputs changed, 99 if not."""
+    from product_classifier.versioning.check import check_stage
+    from product_classifier.versioning.record import record_stage
+
+    with _repository(stage) as repository:
+        _write_probe(stage, repository.workspace, get_settings())
+        verdict = check_stage(repository, stage, force=force)
+        for reason in verdict.reasons:
+            logger.info("%s must run: %s.", stage, reason)
+        if verdict.must_run:
+            return
+        if verdict.unrecorded:
+            logger.info("%s need not run, but %s: recording it.", stage, verdict.unrecorded)
+            record_stage(repository, stage)
+    raise NothingToDo(f"{stage} need not run: nothing changed since it was recorded.")
+
+
+def version(
+    stage: Annotated[Stage, typer.Argument(help="The stage whose outputs to record.")],
+) -> None:
+    """Record a stage's outputs with DVC, push them, and prove that the remote has them."""
+    from product_classifier.versioning.record import record_stage
+
+    with _repository(stage) as repository:
+        recording = record_stage(repository, stage)
+    typer.echo(
+        f"{stage}: {recording.objects} objects on {repository.address}, "
+        f"state {recording.entry.entry_id} (lock {recording.entry.lock_id})."
+    )
+
+
+def restore(
+    run: str = typer.Option(
+        "", "--run", help="State, run, MLflow run or lock id, or its beginning."
+    ),
+    latest: bool = typer.Option(False, "--latest", help="The newest complete state on the remote."),
+    stage: Annotated[
+        list[Stage] | None, typer.Option("--stage", help="Only this stage's outputs; repeatable.")
+    ] = None,
+    force: bool = typer.Option(
+        False, "--force", help="Give up local outputs that nothing else holds."
+    ),
+) -> None:
+    """Bring a recorded state back: data, candidate, reports, predictions, params, champion."""
+    if bool(run) == latest:
+        raise ConfigurationError("Say which state: either --run <id> or --latest.")
+    from product_classifier.core.export import export_champion
+    from product_classifier.versioning.restore import restore_state
+
+    with _repository("restore") as repository:
+        result = restore_state(repository, run or None, [str(s) for s in stage or ()], force=force)
+        export_champion(repository.workspace, get_settings())
+    for line in result.summary():
+        typer.echo(line)
+
+
+def verify(
+    remote: bool = typer.Option(
+        False, "--remote", help="Download every object of the remote and hash it too."
+    ),
+) -> None:
+    """Hash everything again: what is served, the outputs, the cache. Exit 1 if anything differs."""
+    from product_classifier.versioning.verify import verify_workspace
+
+    with _repository("verify") as repository:
+        report = verify_workspace(repository, with_remote=remote)
+    for line in report.lines():
+        typer.echo(line)
+    if not report.is_sound:
+        raise typer.Exit(ExitCode.FAULT)
