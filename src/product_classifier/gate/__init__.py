@@ -1,0 +1,1 @@
+"""The gate: which candidate may become champion."""

@@ -1,0 +1,1 @@
+"""Experiment tracking: a local record of each training run first, then MLflow."""
