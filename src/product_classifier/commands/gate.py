@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
         """Hold the candidate against the floors of params.yaml; publish it and make it champion.
 
         Exit code 0: it is champion, or was refused and another one stays (a warning says why).
-        1: it was refused and there is no champion, or it is damaged. 99: nothing changed.
+        1: it is damaged. 2: it was refused and there is no champion. 99: nothing changed.
         """
         configure_logging("gate")
         from product_classifier.commands.versioning import Stage, check, version

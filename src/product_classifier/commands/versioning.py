@@ -69,7 +69,8 @@ def _repository(stage: str) -> "Iterator[Repository]":
 def _write_probe(stage: str, workspace: Workspace, settings: Settings) -> None:
     if stage in _WITH_PROBE:
         probe: Any = importlib.import_module(f"product_classifier.{stage}.probe")
-        probe.write_probe(workspace, settings, load_params(workspace.params))
+        section = getattr(load_params(workspace.params), stage)  # each probe takes its own
+        probe.write_probe(workspace, settings, section)
 
 
 def check(

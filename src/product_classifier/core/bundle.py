@@ -56,7 +56,7 @@ class Preprocessing(_Section):
 class Backbone(_Section):
     """The VGG16 base: where its weights came from and the precision its features were computed in."""
 
-    weights: str  # imagenet, random, or the name of a weights file
+    weights: str  # imagenet, random or file
     weights_sha256: str
     precision: Precision
     pooled_blocks: int

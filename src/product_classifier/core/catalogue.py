@@ -13,6 +13,7 @@ from pathlib import Path
 
 from product_classifier.core.errors import DataValidationError
 
+NOT_CSV = "is not UTF-8 CSV: "
 PRODUCT_COLUMNS = ("", "designation", "description", "productid", "imageid")
 LABEL_COLUMNS = ("", "prdtypecode")
 
@@ -41,11 +42,13 @@ def photo_name(image_id: int, product_id: int) -> str:
     return f"image_{image_id}_product_{product_id}.jpg"
 
 
-def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Reads a CSV file's rows with their line numbers.
+def read_rows_or_faults(
+    path: Path, columns: tuple[str, ...]
+) -> Iterator[tuple[int, dict[str, str] | str]]:
+    """Reads a CSV file's rows with their line numbers; a row that can't be read is given as what is wrong with it.
 
     Raises:
-        DataValidationError: the file is missing, not UTF-8 CSV, or lacks one of `columns`.
+        DataValidationError: the file is missing, not UTF-8 CSV, lacks one of `columns`, or ends in an open quote.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -55,16 +58,46 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[
                 raise DataValidationError(
                     f"{path.name}: missing columns {missing}. Expected {list(columns)}. Received: {found}."
                 )
-            for row in reader:
-                if None in row or None in row.values():
-                    raise DataValidationError(
-                        f"{path.name}, line {reader.line_num}: wrong number of fields."
-                    )
-                yield reader.line_num, row
+            yield from _rows_or_faults(path, reader)
     except FileNotFoundError:
         raise DataValidationError(f"There is no {path}.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise DataValidationError(f"{path.name} is not UTF-8 CSV: {error}") from error
+
+
+def _rows_or_faults(
+    path: Path, reader: "csv.DictReader[str]"
+) -> Iterator[tuple[int, dict[str, str] | str]]:
+    while True:
+        first_line = reader.reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "unexpected end of data" in str(error):
+                raise DataValidationError(
+                    f"{path.name} is not UTF-8 CSV: the quote opened in the row at line {first_line} "
+                    "is never closed."
+                ) from error
+            yield reader.reader.line_num, f"{NOT_CSV}{error}"
+            continue
+        if None in row or None in row.values():
+            yield reader.line_num, "wrong number of fields."
+        else:
+            yield reader.line_num, row
+
+
+def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Reads a CSV file's rows with their line numbers.
+
+    Raises:
+        DataValidationError: the file is missing, not UTF-8 CSV, or lacks one of `columns`.
+    """
+    for line, row in read_rows_or_faults(path, columns):
+        if isinstance(row, str):
+            raise DataValidationError(f"{path.name}, line {line}: {row}")
+        yield line, row
 
 
 def _integer(path: Path, line: int, column: str, value: str) -> int:

@@ -75,6 +75,9 @@ class TextParams(_Params):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     batch_size: PositiveInt = 128
     epochs: PositiveInt = 20
+    min_steps: Annotated[int, Field(ge=0)] = (
+        800  # a small catalogue gets more epochs until it has these
+    )
     label_smoothing: Fraction = 0.05
     field_dropout: Fraction = 0.15
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
@@ -110,7 +113,7 @@ class FusionParams(_Params):
 class ThresholdParams(_Params):
     """When an answer may pass without review."""
 
-    target_precision: Annotated[float, Field(gt=0, lt=1)] = 0.98
+    target_precision: Annotated[float, Field(gt=0, lt=1)] = 0.95
 
 
 class TrainParams(_Params):

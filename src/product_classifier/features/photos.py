@@ -10,7 +10,7 @@ from product_classifier.core.errors import ArtifactError
 
 SHARD_GLOB = "shard-*.zip"
 SHARD_PREFIX = "shard-"
-_PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
+PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
 
 
 def shard_of(name: str, shards: int) -> int:
@@ -58,7 +58,7 @@ class PhotoStore:
 
     def _index_folder(self, root: Path) -> None:
         for path in root.rglob("*"):
-            if path.suffix.lower() in _PHOTO_SUFFIXES and "__MACOSX" not in path.parts:
+            if path.suffix.lower() in PHOTO_SUFFIXES and "__MACOSX" not in path.parts:
                 self._files[path.name] = path
 
     def _index_archives(self, paths: Iterable[Path]) -> None:
@@ -69,7 +69,7 @@ class PhotoStore:
                 raise ArtifactError(f"{path} is no readable zip: {error}") from error
             for member in archive.namelist():
                 name = PurePosixPath(member)
-                if name.suffix.lower() in _PHOTO_SUFFIXES and "__MACOSX" not in name.parts:
+                if name.suffix.lower() in PHOTO_SUFFIXES and "__MACOSX" not in name.parts:
                     self._members[name.name] = (path, member)
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from product_classifier.core.bundle import Bundle, load_bundle
-from product_classifier.core.errors import ArtifactError, ProductClassifierError
+from product_classifier.core.errors import ArtifactError, ExitCode, ProductClassifierError
 from product_classifier.core.export import export_champion, plan_exports
 from product_classifier.core.files import write_json_atomic
 from product_classifier.core.params import GateParams
@@ -24,6 +24,9 @@ Decision = Literal["published", "unchanged", "refused"]
 
 class GateRefused(ProductClassifierError):
     """The candidate is not good enough and there is no champion that could stay."""
+
+    # The same candidate is refused again however often the task is retried.
+    exit_code = ExitCode.BAD_INPUT
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def test_bad_candidate_without_champion_is_a_fault(
     make_bundle(workspace.candidate, **metrics)
     with pytest.raises(GateRefused, match=next(iter(metrics))) as caught:
         run_gate(workspace, PARAMS, settings)
-    assert caught.value.exit_code == ExitCode.FAULT
+    assert caught.value.exit_code == ExitCode.BAD_INPUT
     assert list_releases(workspace) == []
     assert not workspace.champion_file.exists()
     assert report(workspace)["decision"] == "refused"

@@ -1,0 +1,92 @@
+"""The environment contract: what a stage's process or container is given, and nothing else.
+
+Airflow's own variables (its database, its signing keys) never reach a stage. The values are read
+when a task runs, not when the DAG is parsed, and they are no template: nothing of it shows in
+Airflow's UI.
+"""
+
+import os
+from collections.abc import Mapping
+
+# The project's settings: the fields of core/settings.py in capitals. A test holds the two to each
+# other.
+SETTINGS = (
+    "ACCESS_TOKEN_EXPIRE_MINUTES",
+    "AIRFLOW_ADMIN_USER",
+    "AIRFLOW_PORT",
+    "AIRFLOW_UID",
+    "ALGORITHM",
+    "AUTH_SERVICE_LOGGER_PATH",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "BEST_WEIGHTS_PATH",
+    "BEST_WEIGHTS_PATH_PKL",
+    "CONCATENATED_MODEL_PATH",
+    "DAGSHUB_REPOSITORY",
+    "DAGSHUB_TOKEN",
+    "DAGSHUB_USERNAME",
+    "DATASET_PATH",
+    "DATA_PATH",
+    "DATA_SOURCE",
+    "DOWNLOAD_ATTEMPTS",
+    "DOWNLOAD_TIMEOUT_SECONDS",
+    "DVC_LOCK_WAIT_SECONDS",
+    "DVC_REMOTE_URL",
+    "DVC_S3_ENDPOINT_URL",
+    "DVC_TIMEOUT_SECONDS",
+    "IMAGES_PATH",
+    "IMPORT_DATA_LOGGER_PATH",
+    "LOG_LEVEL",
+    "LSTM_MODEL_PATH",
+    "MAPPER_PATH",
+    "MAPPER_PATH_PKL",
+    "MLFLOW_BUNDLE",
+    "MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_PORT",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_UPLOAD_TIMEOUT_SECONDS",
+    "PIPELINE_RUNTIME",
+    "PREDICTIONS_PATH",
+    "PROJECT_HOST_PATH",
+    "RAKUTEN_BASE_URL",
+    "SECRET_KEY",
+    "SERVING_LOGGER_PATH",
+    "TEST_MODEL_LOGGER_PATH",
+    "TEST_USER",
+    "TEST_USER_FULLNAME",
+    "TEST_USER_PASSWORD",
+    "TOKENIZER_CONFIG_PATH",
+    "TRAIN_MODEL_LOGGER_PATH",
+    "VGG16_MODEL_PATH",
+)
+
+# What any program of this machine needs: paths, language, proxies, certificates, threads,
+# accelerators.
+MACHINE = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+MACHINE_PREFIXES = ("LC_", "SSL_", "XDG_", "OMP_", "TF_", "KERAS_", "CUDA_", "NVIDIA_", "GIT_")
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "REQUESTS_CA_BUNDLE")
+
+# No program of ours reports its use to anybody.
+QUIET = {"DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
+
+
+def settings_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Gives the settings that are set, as a container gets them."""
+    source = os.environ if environment is None else environment
+    return {name: source[name] for name in SETTINGS if source.get(name)} | QUIET
+
+
+def process_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Gives the settings and what a local process needs of this machine."""
+    source = os.environ if environment is None else environment
+    machine = {
+        name: value
+        for name, value in source.items()
+        if name in MACHINE
+        or name.upper() in PROXIES
+        or name.startswith(MACHINE_PREFIXES)
+        or name.startswith("PRODUCT_CLASSIFIER_")
+    }
+    return machine | settings_environment(source) | {"PYTHONUNBUFFERED": "1"}

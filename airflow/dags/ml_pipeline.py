@@ -1,0 +1,86 @@
+"""From a catalogue to a versioned model and predictions.
+
+Imports the catalogue, trains the VGG16 + LSTM fusion, publishes it if it is good enough, and scores
+the unlabelled products. Every output is versioned with DVC; every training is a run in MLflow.
+
+| group | what it makes | tasks |
+| --- | --- | --- |
+| `data_stage` | `data/raw`: tables, photos, split, report | configure, check, run, version |
+| `training_stage` | `models/candidate`, then `models/champion` | check, run, version, gate |
+| `prediction_stage` | `data/predictions` | check, run, version |
+
+## When to run it by hand
+
+- After new products arrived, after a change of `params.yaml`, or to try a hyperparameter.
+- It has no schedule: `make start` triggers it, and so does **Trigger** on this page.
+
+A stage whose inputs, code and parameters did not change is skipped: a run without changes takes
+seconds.
+
+## Parameters
+
+All are optional; an empty one leaves `params.yaml` as it is, a given one is written to it (as
+`dvc exp run --set-param` does). For example, a short training on a folder of yours:
+
+```json
+{"data_source": "/data/my-catalogue", "text_epochs": 5, "image_fine_tune_blocks": 0}
+```
+
+`{"branches": "reuse"}` keeps the text and image branch of the champion and fits only the fusion:
+minutes. `{"force": true}` runs every stage, changed or not.
+
+## What a retry does
+
+Every task can be repeated: outputs are put in place in one step, a training resumes from its
+checkpoints, a download goes on where it stopped. A fault is retried twice (after 20 s, then
+longer); bad input or configuration (exit code 2) is not, because trying again can't help.
+
+## Clear task
+
+- Clear `run` (with downstream): that stage really runs again; later stages run if its output came
+  out different.
+- Clear `check` (with downstream): the stage is looked at again, and skipped again if nothing
+  changed.
+- Clear `version` alone, after the remote was away: records and pushes what `run` made.
+
+## Triage
+
+1. The failed task's log ends with one JSON line, `"event": "task_failed"`, with the reason and what
+   to do.
+2. `data_stage.run` failed with exit code 2: `data/raw/validation_report.md` keeps the last good
+   state; the log names the first offending rows. Correct the source, clear the task.
+3. `gate` failed: there is no champion and the candidate missed a floor; `reports/gate.json` says
+   which.
+4. `version` failed: the DVC remote is away or refuses. Nothing is lost; clear the task when it is
+   back.
+5. On the machine itself: `make status`, `make logs`, `make doctor`.
+"""
+
+import pendulum
+from airflow.sdk import dag
+from common.assets import CANDIDATE, CATALOGUE, CHAMPION, PREDICTIONS
+from common.params import build_params
+from common.stage import DEFAULT_ARGS, stage_group
+
+
+@dag(
+    dag_id="ml_pipeline",
+    description="Catalogue in, versioned model and predictions out.",
+    doc_md=__doc__,
+    schedule=None,
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    params=build_params(),
+    tags=["product-classifier", "training", "batch"],
+)
+def ml_pipeline() -> None:
+    """Wires the stages: a stage starts when the one before it is done or was skipped."""
+    data = stage_group("data_stage", "ingest", output=CATALOGUE, configure=True)
+    training = stage_group("training_stage", "train", output=CANDIDATE, champion=CHAMPION)
+    prediction = stage_group("prediction_stage", "predict", output=PREDICTIONS)
+    data >> training >> prediction
+
+
+ml_pipeline()

@@ -1,0 +1,168 @@
+"""Commands of the embedded run: start, stop, status, logs, init-airflow, doctor, clean."""
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from product_classifier.runtime.layout import Layout
+
+_SET_HELP = "A field of the trigger form, as text_epochs=5. Repeat it for several."
+
+
+def _layout() -> "Layout":
+    from product_classifier.core.workspace import Workspace
+    from product_classifier.runtime.layout import Layout
+
+    root = Workspace.find().root
+    os.chdir(root)  # .env and relative paths in it belong to the checkout
+    return Layout(root)
+
+
+def parse_assignments(values: list[str]) -> dict[str, Any]:
+    """Reads `key=value` pairs; values are YAML, so 5 is a number and null is null.
+
+    Raises:
+        ConfigurationError: a pair is malformed.
+    """
+    import yaml
+
+    from product_classifier.core.errors import ConfigurationError
+
+    parsed = {}
+    for pair in values:
+        key, separator, value = pair.partition("=")
+        if not separator or not key.strip():
+            raise ConfigurationError(f"--set takes key=value. Received: {pair!r}.")
+        try:
+            parsed[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            parsed[key.strip()] = value
+    return parsed
+
+
+def start(
+    values: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=_SET_HELP)
+    ] = None,
+    data_source: Annotated[
+        str | None,
+        typer.Option(help="Where this run's catalogue comes from, instead of DATA_SOURCE."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run every stage, changed or not.")
+    ] = False,
+    no_trigger: Annotated[
+        bool, typer.Option("--no-trigger", help="Only start the services.")
+    ] = False,
+) -> None:
+    """Starts Airflow and MLflow on this machine and runs the pipeline in them."""
+    from rich.console import Console
+
+    from product_classifier.runtime.start import EmbeddedRun, StartOptions
+
+    params = parse_assignments(values or [])
+    if data_source is not None:
+        params["data_source"] = data_source
+    if force:
+        params["force"] = True
+    run = EmbeddedRun(_layout(), Console(highlight=False))
+    try:
+        code = run.start(StartOptions(params, trigger=not no_trigger))
+    except KeyboardInterrupt:
+        run.say("The services and the run go on: `make status` shows them, `make stop` ends them.")
+        raise typer.Exit(130) from None
+    raise typer.Exit(code)
+
+
+def stop() -> None:
+    """Ends Airflow, MLflow and everything they started."""
+    from product_classifier.runtime.start import stop as stop_all
+
+    typer.echo("Stopped." if stop_all(_layout()) else "Nothing ran.")
+
+
+def status() -> None:
+    """Shows the services and the last run. Ends with 1 where a service is not healthy."""
+    from rich.console import Console
+
+    from product_classifier.core.settings import get_settings
+    from product_classifier.runtime.status import print_status
+
+    layout = _layout()
+    if not print_status(layout, get_settings(), Console(highlight=False)):
+        raise typer.Exit(1)
+
+
+def logs(
+    service: Annotated[str | None, typer.Argument(help="One service; all if left out.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")
+    ] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines of each log.")] = 50,
+) -> None:
+    """Shows the services' logs."""
+    from product_classifier.runtime.service_logs import choose_logs, follow_logs, read_logs
+
+    files = choose_logs(_layout(), service)
+    for line in read_logs(files, lines):
+        typer.echo(line)
+    if follow:
+        try:
+            for line in follow_logs(files):
+                typer.echo(line)
+        except KeyboardInterrupt:
+            raise typer.Exit(0) from None
+
+
+def init_airflow() -> None:
+    """Creates or migrates Airflow's database, its pool and its login, without starting anything."""
+    from product_classifier.core.settings import get_settings
+    from product_classifier.runtime.dotenv import complete_dotenv
+    from product_classifier.runtime.initialise import initialise_airflow, require_environments
+
+    layout = _layout()
+    require_environments(layout)
+    complete_dotenv(layout.dotenv)
+    get_settings.cache_clear()
+    layout.prepare()
+    migrated = initialise_airflow(layout, get_settings())
+    done = "created or migrated" if migrated else "up to date already"
+    typer.echo(f"Airflow in {layout.airflow_home}: {done}.")
+
+
+def doctor() -> None:
+    """Checks this machine and the settings and says what to do. Ends with 1 where one fails."""
+    from rich.console import Console
+
+    from product_classifier.runtime.doctor import examine, print_findings
+
+    if not print_findings(examine(_layout()), Console(highlight=False)):
+        raise typer.Exit(1)
+
+
+def clean(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
+    """Removes caches and the embedded run's state; never data, models, runs or the DVC remote."""
+    from product_classifier.runtime.cleanup import clean as remove
+    from product_classifier.runtime.cleanup import removable
+
+    layout = _layout()
+    found = removable(layout)
+    if not found:
+        typer.echo("Nothing to remove.")
+        return
+    for path in found:
+        if path.name != "__pycache__":
+            typer.echo(f"  {path.relative_to(layout.root)}")
+    typer.echo("With .state go Airflow's run history and the local MLflow server's database.")
+    if not yes:
+        typer.confirm("Remove these?", abort=True)
+    typer.echo(f"Removed {len(remove(layout))} folders and files.")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the program."""
+    for command in (start, stop, status, logs, doctor, clean):
+        app.command()(command)
+    app.command("init-airflow")(init_airflow)

@@ -1,0 +1,1 @@
+"""Batch prediction: a CSV file and photos in, a table of answers out."""

@@ -1,0 +1,1 @@
+"""The embedded run: Airflow and MLflow on this machine, supervised, without containers."""

@@ -1,0 +1,200 @@
+"""`product-classifier doctor`: what this machine has and lacks, and what to do about it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+from rich.console import Console
+from rich.markup import escape
+
+from product_classifier.core.errors import ConfigurationError
+from product_classifier.core.settings import Settings, get_settings, is_placeholder
+from product_classifier.runtime.layout import Layout
+from product_classifier.runtime.ports import holder, is_free, next_free
+from product_classifier.runtime.supervision import Supervisor
+
+DISK_WARN_GIB, DISK_FAIL_GIB = (
+    15,
+    3,
+)  # both environments take 4 GiB, all photos with features and cache 10
+MEMORY_WARN_GIB, MEMORY_FAIL_GIB = 6, 3  # training 4 GiB at most, Airflow and MLflow 1.2
+_STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    level: Literal["ok", "warn", "fail"]
+    subject: str
+    message: str
+
+
+def check_python() -> Iterable[Finding]:
+    """Checks the interpreter."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    fits = (3, 11) <= sys.version_info[:2] < (3, 14)
+    message = f"{version} at {sys.executable}"
+    if not fits:
+        message += ": install Python 3.11, 3.12 or 3.13 and run `make setup`"
+    yield Finding("ok" if fits else "fail", "Python", message)
+
+
+def check_environments(layout: Layout) -> Iterable[Finding]:
+    """Checks that both environments are installed."""
+    for program in (layout.program("product-classifier"), layout.airflow_program("airflow")):
+        name = str(program.relative_to(layout.root))
+        there = program.exists()
+        yield Finding("ok" if there else "fail", name, "installed" if there else "run `make setup`")
+
+
+def check_disk(layout: Layout) -> Iterable[Finding]:
+    """Checks the free space where the checkout is."""
+    free = shutil.disk_usage(layout.root).free / 2**30
+    level: Literal["ok", "warn", "fail"] = "ok"
+    advice = ""
+    if free < DISK_WARN_GIB:
+        level = "fail" if free < DISK_FAIL_GIB else "warn"
+        advice = f"; the full catalogue needs {DISK_WARN_GIB} GiB: free some, or clone elsewhere"
+    yield Finding(level, "Disk", f"{free:.0f} GiB free{advice}")
+
+
+def check_memory() -> Iterable[Finding]:
+    """Checks the memory that is there for training."""
+    available = psutil.virtual_memory().available / 2**30
+    level: Literal["ok", "warn", "fail"] = "ok"
+    advice = ""
+    if available < MEMORY_WARN_GIB:
+        level = "fail" if available < MEMORY_FAIL_GIB else "warn"
+        advice = f"; training wants {MEMORY_WARN_GIB} GiB: close other programs"
+    yield Finding(level, "Memory", f"{available:.1f} GiB available{advice}")
+
+
+def check_ports(layout: Layout, settings: Settings) -> Iterable[Finding]:
+    """Checks that our ports are free, or held by our own services."""
+    ours = bool(Supervisor(layout).states())
+    for name, port in (
+        ("AIRFLOW_PORT", settings.airflow_port),
+        ("MLFLOW_PORT", settings.mlflow_port),
+    ):
+        if ours or is_free(port):
+            yield Finding("ok", name, f"{port} is {'ours' if ours else 'free'}")
+        else:
+            advice = f"set {name}={next_free(port)} in .env, or stop that program"
+            yield Finding("fail", name, f"{port} is taken by {holder(port)}: {advice}")
+
+
+def check_git(layout: Layout) -> Iterable[Finding]:
+    """Checks for git and a checkout: DVC and the lineage of a run use it."""
+    git = shutil.which("git")
+    if git is None:
+        yield Finding("fail", "git", "not found: install it with your system's package manager")
+        return
+    command = [git, "-C", str(layout.root), "rev-parse", "HEAD"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if result.returncode == 0:
+        yield Finding("ok", "git", f"commit {result.stdout.strip()[:12]}")
+    else:
+        reason = (result.stderr.strip().splitlines() or ["no commit yet"])[0]
+        yield Finding("warn", "git", f"runs will carry no commit: {reason}")
+
+
+def check_engine() -> Iterable[Finding]:
+    """Looks for a container engine; the embedded run needs none."""
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if not host.startswith("unix://"):
+        yield Finding("ok", "Container engine", f"{host} (not needed here)")
+        return
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(2)
+            probe.connect(host.removeprefix("unix://"))
+    except OSError:
+        yield Finding("ok", "Container engine", "none answers; the process runtime needs none")
+    else:
+        yield Finding("ok", "Container engine", f"answers at {host}")
+
+
+def _secrets(settings: Settings) -> dict[str, str]:
+    fields = (
+        "airflow_admin_password",
+        "dagshub_token",
+        "mlflow_tracking_password",
+        "aws_secret_access_key",
+    )
+    return {
+        name.upper(): value.get_secret_value()
+        for name in fields
+        if (value := getattr(settings, name, None)) is not None
+    }
+
+
+def check_settings(layout: Layout, settings: Settings) -> Iterable[Finding]:
+    """Checks credentials, placeholders, AIRFLOW_UID and PROJECT_HOST_PATH."""
+    for name, value in _secrets(settings).items():
+        if is_placeholder(value):
+            yield Finding("fail", name, "is a placeholder: set a value of your own in .env")
+    for problem in settings.check_auth():
+        yield Finding("warn", "Sign-in", problem)
+    if layout.dotenv.exists() and layout.dotenv.stat().st_mode & 0o077:
+        yield Finding("warn", ".env", "others can read it: run `chmod 600 .env`")
+    if settings.airflow_uid == 0:
+        yield Finding(
+            "warn", "AIRFLOW_UID", "0 is root; containers should not be: `id -u` gives yours"
+        )
+    path = settings.project_host_path
+    if path is not None and not (path / "dvc.yaml").is_file():
+        message = f"{path} is no checkout of this project; {layout.root} is used instead"
+        yield Finding("warn", "PROJECT_HOST_PATH", message)
+    yield from _check_dagshub(settings)
+    source = settings.data_source
+    if source not in ("sample", "rakuten") and "://" not in source and not Path(source).exists():
+        yield Finding("fail", "DATA_SOURCE", f"{source} does not exist")
+    else:
+        yield Finding("ok", "DATA_SOURCE", source)
+
+
+def _check_dagshub(settings: Settings) -> Iterable[Finding]:
+    if settings.dagshub_token and not settings.dagshub_slug():
+        message = "set, but no repository: set DAGSHUB_REPOSITORY=owner/name or MLFLOW_TRACKING_URI"
+        yield Finding("warn", "DAGSHUB_TOKEN", message)
+    elif settings.dagshub_slug() and not settings.dagshub_token:
+        yield Finding("warn", "DAGSHUB_TOKEN", "not set: DagsHub will refuse to store anything")
+    elif settings.dagshub_token:
+        yield Finding("ok", "DagsHub", f"{settings.dagshub_slug()}, with a token")
+
+
+def examine(layout: Layout) -> list[Finding]:
+    """Runs every check; one that can't run because settings are wrong says so instead."""
+    checks: list[Callable[[], Iterable[Finding]]] = [
+        check_python,
+        lambda: check_environments(layout),
+        lambda: check_disk(layout),
+        check_memory,
+        lambda: check_git(layout),
+        check_engine,
+    ]
+    try:
+        settings = get_settings()
+    except ConfigurationError as error:
+        checks.append(lambda error=error: [Finding("fail", "Settings", str(error))])  # type: ignore[misc]
+    else:
+        checks += [lambda: check_ports(layout, settings), lambda: check_settings(layout, settings)]
+    return [finding for check in checks for finding in check()]
+
+
+def print_findings(findings: list[Finding], console: Console) -> bool:
+    """Prints the report; True where nothing is broken."""
+    for finding in findings:
+        level = f"[{_STYLES[finding.level]}]{finding.level:4}[/]"
+        console.print(
+            f"{level}  {escape(finding.subject)}: {escape(finding.message)}", soft_wrap=True
+        )
+    return all(finding.level != "fail" for finding in findings)

@@ -1,0 +1,121 @@
+"""The small parts behind the commands: assignments, clean, runtime choice, set-up, help."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from product_classifier.commands import runtime as commands
+from product_classifier.core.errors import ConfigurationError
+from product_classifier.runtime.choice import choose_runtime
+from product_classifier.runtime.cleanup import clean
+from product_classifier.runtime.initialise import needs_migration, write_passwords
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_values_of_set_are_typed():
+    values = ["text_epochs=5", "branches=reuse", "seed=null", "data_source=a=b"]
+    assert commands.parse_assignments(values) == {
+        "text_epochs": 5,
+        "branches": "reuse",
+        "seed": None,
+        "data_source": "a=b",
+    }
+
+
+@pytest.mark.parametrize("value", ["text_epochs", "=5"])
+def test_a_malformed_pair_is_refused(value):
+    with pytest.raises(ConfigurationError, match="key=value"):
+        commands.parse_assignments([value])
+
+
+def test_every_command_has_a_help_text():
+    app = typer.Typer()
+    commands.register(app)
+    for name in ("start", "stop", "status", "logs", "init-airflow", "doctor", "clean"):
+        result = CliRunner().invoke(app, [name, "--help"])
+        assert result.exit_code == 0
+        assert len(result.output.splitlines()) > 4
+
+
+@pytest.mark.parametrize("wanted", ["auto", "process"])
+def test_stages_run_as_processes(settings, wanted):
+    choice = choose_runtime(settings.model_copy(update={"pipeline_runtime": wanted}))
+    assert choice.name == "process"
+    assert choice.reason
+
+
+def test_docker_is_refused_until_it_is_there(settings):
+    with pytest.raises(ConfigurationError, match="Received: PIPELINE_RUNTIME=docker"):
+        choose_runtime(settings.model_copy(update={"pipeline_runtime": "docker"}))
+
+
+def test_clean_removes_caches_and_state_and_never_data_models_or_runs(layout):
+    kept = [layout.root / name for name in ("data", "models", "runs", "dvc-remote", ".env")]
+    for path in kept[:-1]:
+        (path / "__pycache__").mkdir(parents=True)
+    kept[-1].write_text("")
+    (layout.root / "src" / "x" / "__pycache__").mkdir(parents=True)
+    (layout.root / ".mypy_cache").mkdir()
+    clean(layout)
+    assert all(path.exists() for path in kept)
+    assert (layout.root / "data" / "__pycache__").exists()
+    assert not layout.state.exists()
+    assert not (layout.root / ".mypy_cache").exists()
+    assert not list((layout.root / "src").rglob("__pycache__"))
+
+
+def test_airflows_password_file_is_private_and_follows_the_setting(layout, settings):
+    write_passwords(layout, settings)
+    path = layout.airflow_home / "passwords.json"
+    assert path.read_text() == '{"admin": "a password"}'
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_database_made_by_other_packages_is_migrated(layout):
+    lock = layout.root / "airflow" / "uv.lock"
+    lock.write_text("one")
+    assert needs_migration(layout)
+    (layout.airflow_home / "airflow.db").touch()
+    from product_classifier.core.files import sha256_file
+
+    (layout.airflow_home / ".migrated").write_text(sha256_file(lock))
+    assert not needs_migration(layout)
+    lock.write_text("two")
+    assert needs_migration(layout)
+
+
+def test_setting_up_again_does_nothing_and_needs_no_network(tmp_path):
+    copy = tmp_path / "src" / "product_classifier" / "runtime" / "bootstrap.py"
+    copy.parent.mkdir(parents=True)
+    copy.write_text((ROOT / "src" / "product_classifier" / "runtime" / "bootstrap.py").read_text())
+    code = """
+import sys, runpy
+sys.path.insert(0, sys.argv[1])
+import bootstrap
+for project, title in ((bootstrap.ROOT, "project"), (bootstrap.ROOT / "airflow", "airflow")):
+    (project / ".venv" / "bin").mkdir(parents=True)
+    (project / ".venv" / "bin" / "python").touch()
+    for name in ("pyproject.toml", "uv.lock"):
+        (project / name).touch()
+    bootstrap.UV.parent.mkdir(parents=True, exist_ok=True)
+    bootstrap.UV.write_text("must not be called")
+    (bootstrap.TOOLS / f"uv-{bootstrap.UV_VERSION}").touch()
+    (bootstrap.TOOLS / f"{title}.synced").write_text(bootstrap.fingerprint(project))
+bootstrap.main()
+"""
+    command = [sys.executable, "-c", code, str(copy.parent)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_make_alone_lists_every_target():
+    result = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True)
+    text = (ROOT / "Makefile").read_text()
+    (phony,) = [line for line in text.splitlines() if line.startswith(".PHONY:")]
+    for target in phony.split()[1:]:
+        assert f"  {target} " in result.stdout

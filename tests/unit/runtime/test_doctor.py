@@ -1,0 +1,86 @@
+import pytest
+from pydantic import SecretStr
+from rich.console import Console
+
+from product_classifier.core.settings import get_settings
+from product_classifier.runtime.doctor import (
+    Finding,
+    check_ports,
+    check_settings,
+    examine,
+    print_findings,
+)
+
+
+def level(findings, subject):
+    return {finding.subject: finding.level for finding in findings}.get(subject)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_settings(layout, monkeypatch):
+    monkeypatch.chdir(layout.root)
+    for name in ("AIRFLOW_PORT", "DATA_SOURCE", "SECRET_KEY", "ALGORITHM"):
+        monkeypatch.delenv(name, raising=False)
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+def test_a_placeholder_secret_fails(layout, settings):
+    chosen = settings.model_copy(update={"dagshub_token": SecretStr("changeme")})
+    found = [(f.subject, f.level) for f in check_settings(layout, chosen)]
+    assert ("DAGSHUB_TOKEN", "fail") in found
+
+
+def test_root_as_airflows_user_is_a_warning(layout, settings):
+    chosen = settings.model_copy(update={"airflow_uid": 0})
+    assert level(check_settings(layout, chosen), "AIRFLOW_UID") == "warn"
+
+
+def test_a_project_host_path_that_is_no_checkout_is_a_warning(layout, settings, tmp_path):
+    chosen = settings.model_copy(update={"project_host_path": tmp_path / "nowhere"})
+    assert level(check_settings(layout, chosen), "PROJECT_HOST_PATH") == "warn"
+
+
+def test_a_source_that_does_not_exist_fails(layout, settings):
+    chosen = settings.model_copy(update={"data_source": "/no/such/folder"})
+    assert level(check_settings(layout, chosen), "DATA_SOURCE") == "fail"
+
+
+def test_an_env_that_others_can_read_is_a_warning(layout, settings):
+    layout.dotenv.write_text("")
+    layout.dotenv.chmod(0o644)
+    assert level(check_settings(layout, settings), ".env") == "warn"
+
+
+def test_a_taken_port_fails_and_names_another(layout, settings):
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        chosen = settings.model_copy(update={"airflow_port": port})
+        (finding,) = [f for f in check_ports(layout, chosen) if f.subject == "AIRFLOW_PORT"]
+    assert finding.level == "fail"
+    assert "set AIRFLOW_PORT=" in finding.message
+
+
+def test_unusable_settings_are_a_finding_not_a_crash(layout, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_PORT", "eighty")
+    findings = examine(layout)
+    assert level(findings, "Settings") == "fail"
+    assert level(findings, "Memory")
+
+
+def test_missing_environments_fail_with_what_to_do(layout):
+    findings = [f for f in examine(layout) if "venv" in f.subject]
+    assert {f.level for f in findings} == {"fail"}
+    assert all("make setup" in f.message for f in findings)
+
+
+def test_only_a_failure_makes_the_report_fail():
+    console = Console(record=True, force_terminal=False)
+    assert print_findings([Finding("ok", "a", "b"), Finding("warn", "c", "[d]")], console)
+    assert "warn  c: [d]" in console.export_text()
+    assert not print_findings([Finding("fail", "a", "b")], console)

@@ -1,0 +1,68 @@
+import pytest
+from dotenv import dotenv_values
+
+from product_classifier.runtime.dotenv import complete_dotenv, private_secret
+
+
+@pytest.fixture(autouse=True)
+def _no_password_in_the_environment(monkeypatch):
+    monkeypatch.delenv("AIRFLOW_ADMIN_PASSWORD", raising=False)
+
+
+def mode(path):
+    return path.stat().st_mode & 0o777
+
+
+def test_a_first_start_generates_a_password_into_a_private_file(tmp_path):
+    path = tmp_path / ".env"
+    generated = complete_dotenv(path)
+    assert len(generated.airflow_password) >= 12
+    assert dotenv_values(path)["AIRFLOW_ADMIN_PASSWORD"] == generated.airflow_password
+    assert mode(path) == 0o600
+
+
+def test_a_second_start_changes_nothing(tmp_path):
+    path = tmp_path / ".env"
+    complete_dotenv(path)
+    before = path.read_bytes()
+    assert complete_dotenv(path).airflow_password is None
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("last", ["DATA_SOURCE=rakuten", "AIRFLOW_ADMIN_PASSWORD=\n"])
+def test_lines_that_are_there_stay_as_they_are(tmp_path, last):
+    path = tmp_path / ".env"
+    path.write_text(f"# mine\nTEST_USER='a b'\n{last}")
+    generated = complete_dotenv(path)
+    assert path.read_text().startswith(f"# mine\nTEST_USER='a b'\n{last}")
+    assert dotenv_values(path)["AIRFLOW_ADMIN_PASSWORD"] == generated.airflow_password
+
+
+def test_a_password_of_the_users_own_is_kept_and_the_file_made_private(tmp_path):
+    path = tmp_path / ".env"
+    path.write_text("AIRFLOW_ADMIN_PASSWORD=mine\n")
+    path.chmod(0o644)
+    assert complete_dotenv(path).airflow_password is None
+    assert path.read_text() == "AIRFLOW_ADMIN_PASSWORD=mine\n"
+    assert mode(path) == 0o600
+
+
+def test_a_password_in_the_environment_is_not_written_down(tmp_path, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_ADMIN_PASSWORD", "exported")
+    assert complete_dotenv(tmp_path / ".env").airflow_password is None
+    assert not (tmp_path / ".env").exists()
+
+
+def test_a_linked_env_stays_a_link(tmp_path):
+    (tmp_path / "elsewhere").write_text("")
+    (tmp_path / ".env").symlink_to("elsewhere")
+    complete_dotenv(tmp_path / ".env")
+    assert (tmp_path / ".env").is_symlink()
+    assert "AIRFLOW_ADMIN_PASSWORD" in (tmp_path / "elsewhere").read_text()
+
+
+def test_a_private_secret_is_made_once(tmp_path):
+    first = private_secret(tmp_path / "jwt.secret")
+    assert len(first) >= 48
+    assert private_secret(tmp_path / "jwt.secret") == first
+    assert mode(tmp_path / "jwt.secret") == 0o600
