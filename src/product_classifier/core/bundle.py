@@ -152,8 +152,10 @@ def read_manifest(path: Path) -> Manifest:
     """
     try:
         content = read_json(path / MANIFEST)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ArtifactError(f"There is no bundle at {path}: {MANIFEST} is missing.") from None
+    except OSError as error:
+        raise ArtifactError(f"{path / MANIFEST} can't be read: {error}") from error
     except ValueError as error:
         raise ArtifactError(f"{path / MANIFEST} is not JSON: {error}") from error
     version = content.get("schema_version") if isinstance(content, dict) else None

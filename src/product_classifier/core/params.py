@@ -113,7 +113,8 @@ class FusionParams(_Params):
 class ThresholdParams(_Params):
     """When an answer may pass without review."""
 
-    target_precision: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    target_precision: Annotated[float, Field(gt=0, lt=1)] = 0.98
+    min_confidence: Fraction = 0.5  # below it an answer is rather wrong than right: always review
 
 
 class TrainParams(_Params):

@@ -20,6 +20,7 @@ class ProgressReporter:
     def __init__(self, title: str, total: int | None, unit: str, bar: Progress | None) -> None:
         self.title, self.total, self.unit = title, total, unit
         self.done = 0
+        self._last: int | None = None  # what the last log line said
         self._bar = bar
         self._task = bar.add_task(title, total=total) if bar else None
         self._started = self._logged = time.monotonic()
@@ -38,8 +39,14 @@ class ProgressReporter:
             self._logged = time.monotonic()
             self.log()
 
+    @property
+    def unlogged(self) -> bool:
+        """Whether something was done since the last log line, or there was none."""
+        return self._last != self.done
+
     def log(self) -> None:
         """Writes where the work stands as one log line."""
+        self._last = self.done
         total = f"/{self.total}" if self.total is not None else ""
         logger.info(
             "%s: %d%s %s, %.1f per second", self.title, self.done, total, self.unit, self.rate
@@ -58,7 +65,8 @@ def report_progress(title: str, total: int | None, unit: str) -> Iterator[Progre
     if not sys.stderr.isatty():
         reporter = ProgressReporter(title, total, unit, None)
         yield reporter
-        reporter.log()
+        if reporter.unlogged:
+            reporter.log()
         return
     columns = (
         TextColumn("{task.description}"),

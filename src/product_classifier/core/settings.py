@@ -1,4 +1,4 @@
-"""Settings: what changes the deployment. Read from the environment and from `.env`; hyperparameters are in `params.yaml`.
+"""Settings: what changes the deployment, from the environment and `.env`. Hyperparameters are in `params.yaml`.
 
 Every field is listed in `.env.example` with its unit and default, and a test holds the two to each other. Several
 names come from an earlier system whose `.env` files keep working; none of them is required.

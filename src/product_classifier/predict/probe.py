@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from product_classifier.core.files import read_json, write_json_atomic
-from product_classifier.core.params import Params
+from product_classifier.core.params import PredictParams
 from product_classifier.core.settings import Settings
 from product_classifier.core.workspace import Workspace
 from product_classifier.predict.inputs import fingerprint_inputs, resolve_inputs
@@ -13,7 +13,7 @@ PROBE_FILE = "predict.json"
 SCHEMA = 1
 
 
-def write_probe(workspace: Workspace, settings: Settings, params: Params) -> Path:
+def write_probe(workspace: Workspace, settings: Settings, _params: PredictParams) -> Path:
     """Writes what `predict` would score and where it would leave a copy; only if that changed.
 
     Raises:

@@ -89,10 +89,13 @@ def fit_fusion(
         rows = pooled_names == name
         temperatures[name] = fit_temperature(pooled_scores[rows], pooled_labels[rows])
         probabilities = np.exp(log_softmax(pooled_scores[rows] / temperatures[name]))
-        auto_from[name] = threshold_for_precision(
-            probabilities.max(axis=1, initial=0.0),
-            probabilities.argmax(axis=1) == pooled_labels[rows],
-            thresholds.target_precision,
+        auto_from[name] = max(
+            thresholds.min_confidence,
+            threshold_for_precision(
+                probabilities.max(axis=1, initial=0.0),
+                probabilities.argmax(axis=1) == pooled_labels[rows],
+                thresholds.target_precision,
+            ),
         )
     return replace(fit(scores), temperatures=temperatures), auto_from
 

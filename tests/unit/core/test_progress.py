@@ -26,7 +26,6 @@ def test_long_work_is_logged_on_the_way(
     assert [r.getMessage().split(",")[0] for r in caplog.records] == [
         "Reading: 5 rows",
         "Reading: 10 rows",
-        "Reading: 10 rows",
     ]
 
 
