@@ -4,7 +4,6 @@ Nothing is published before all of it is valid; yesterday's `data/raw` stays unt
 any moment, the next run starts clean and reuses finished downloads.
 """
 
-import fcntl
 import logging
 import os
 import shutil
@@ -13,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from product_classifier.core.errors import ProductClassifierError
 from product_classifier.core.files import recover_directory, symlink_atomic
+from product_classifier.core.locks import only_one
 from product_classifier.core.params import IngestParams
 from product_classifier.core.settings import Settings
 from product_classifier.core.workspace import Workspace
@@ -28,21 +27,6 @@ logger = logging.getLogger(__name__)
 # Rows of the challenge's files. Source: the challenge's data page; also counted in the published
 # files.
 RAKUTEN_ROWS = (84_916, 13_812)
-
-
-@contextmanager
-def _only_one(workspace: Workspace) -> Iterator[None]:
-    """Holds the workspace's ingest lock; the system frees it however the process ends."""
-    lock = workspace.root / "data" / ".ingest.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ProductClassifierError(
-                "Another ingest runs in this folder. Wait until it has ended."
-            ) from None
-        yield
 
 
 @contextmanager
@@ -82,7 +66,10 @@ def ingest(
     started = time.monotonic()
     resolved = resolve_source(source or settings.data_source, settings, workspace.root)
     logger.info("Importing from %s", resolved.shown)
-    with _only_one(workspace), _scratch(workspace) as scratch:
+    with (
+        only_one(workspace.root / "data" / ".ingest.lock", "ingest"),
+        _scratch(workspace) as scratch,
+    ):
         recover_directory(workspace.raw)
         # Before anything is read: if the source changes meanwhile, the next check sees a change.
         try:

@@ -42,7 +42,8 @@ class FeatureCache:
 
     def _load(self, path: Path) -> None:
         try:
-            with np.load(path, allow_pickle=False) as content:
+            # Opened here: np.load leaves a file that is no archive open.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
                 names, features = content["photos"], content["features"]
             if features.shape != (len(names), self.feature_size):
                 raise ValueError(f"shape {features.shape}")  # noqa: TRY301

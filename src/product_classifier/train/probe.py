@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from product_classifier.core import bundle as parts
-from product_classifier.core.errors import ConfigurationError
+from product_classifier.core.errors import ArtifactError, ConfigurationError
 from product_classifier.core.files import read_json, write_json_atomic
 from product_classifier.core.params import TrainParams
 from product_classifier.core.settings import Settings
@@ -38,6 +38,7 @@ def reused_branches(workspace: Workspace, bundle: str) -> dict[str, str]:
 
     Raises:
         ConfigurationError: there is no bundle at that path.
+        ArtifactError: its manifest is damaged or lists no branches.
     """
     folder = workspace.root / bundle
     if not (folder / parts.MANIFEST).is_file():
@@ -48,4 +49,6 @@ def reused_branches(workspace: Workspace, bundle: str) -> dict[str, str]:
     files = parts.read_manifest(folder).files
     networks = (parts.TEXT_NETWORK, parts.IMAGE_BASE_NETWORK, parts.IMAGE_HEAD_NETWORK)
     names = [parts.TOKENIZER, *(str(Path(network).with_suffix(".bin")) for network in networks)]
+    if missing := [name for name in names if name not in files]:
+        raise ArtifactError(f"{folder / parts.MANIFEST} lists no {missing}.")
     return {name: files[name].sha256 for name in names}

@@ -181,7 +181,8 @@ def _read_h5(path: Path) -> WeightArrays:
 
 def read_npz(path: Path) -> WeightArrays:
     """Reads weight arrays as `write_npz` leaves them, as float32; never unpickles."""
-    with np.load(path, allow_pickle=False) as content:
+    # Opened here: np.load leaves a file that is no archive open.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
         return [content[name].astype(np.float32) for name in sorted(content.files)]
 
 
