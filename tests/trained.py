@@ -19,12 +19,13 @@ EVALUATION = "evaluation.npz"
 PARAMS = """
 ingest:
   sample: {products: 270, unlabelled: 40}
+  split: {train: 0.60, validation: 0.25, test: 0.15}
   photo_shards: 4
 train:
-  text:
-    {vocabulary_size: 600, max_tokens: 24, embedding_dim: 16, lstm_units: 8, epochs: 2,
-     min_steps: 60, batch_size: 32}
-  image: {weights: random, size: 32, precision: float32, hidden_units: 32, epochs: 2, batch_size: 32}
+  text: {vocabulary_size: 600, max_tokens: 24, embedding_dim: 32, lstm_units: 16, dropout: 0.1,
+         learning_rate: 0.02, epochs: 12, min_steps: 0, batch_size: 32}
+  image: {weights: random, size: 32, precision: float32, hidden_units: 32, dropout: 0.2,
+          learning_rate: 0.005, epochs: 15, batch_size: 32}
 gate: {min_accuracy: 0.0, min_macro_f1: 0.0, max_calibration_error: 1.0}
 predict: {chunk_products: 16}
 """

@@ -6,6 +6,14 @@ import numpy as np
 from product_classifier.modeling.fusion import BOTH, IMAGE, TEXT, FusionWeights
 
 
+def without_optimizer(model: keras.Model) -> keras.Model:
+    """Gives the same layers as a model that was never compiled.
+
+    Keras 3.15 ignores `include_optimizer` when it saves a `.keras` file, and an optimizer is twice the weights.
+    """
+    return keras.Model(model.input, model.output, name=model.name)
+
+
 def build_concatenated_model(
     text_model: keras.Model, image_head: keras.Model, weights: FusionWeights
 ) -> keras.Model:
@@ -18,11 +26,14 @@ def build_concatenated_model(
         calibrated probabilities `(B, K)`. At least one modality must be there.
     """
     ops = keras.ops
-    tokens, features = text_model.input, image_head.input
+    # The branches are layers of their own: joined by their tensors, operations of a branch that was loaded from a file
+    # would carry names that the operations below get too, which Keras refuses.
+    tokens = keras.Input(text_model.input.shape[1:], dtype=text_model.input.dtype, name="tokens")
+    features = keras.Input(image_head.input.shape[1:], name="features")
     has_text = keras.Input((1,), name="has_text")
     has_image = keras.Input((1,), name="has_image")
-    text = ops.log_softmax(text_model.output, axis=-1)
-    image = ops.log_softmax(image_head.output, axis=-1)
+    text = ops.log_softmax(without_optimizer(text_model)(tokens), axis=-1)
+    image = ops.log_softmax(without_optimizer(image_head)(features), axis=-1)
     # Weights per class are dense layers with a diagonal: every Keras can load those.
     text_scale, image_scale = (
         keras.layers.Dense(len(vector), use_bias=False, trainable=False, name=name)

@@ -33,7 +33,9 @@ def round_features(features: NDArray[np.floating]) -> NDArray[np.float32]:
 class PhotoFeatureExtractor:
     """Computes features with a pool of inference requests, one photo per request.
 
-    Batching does not help the fast engines on a CPU; a pool as large as the engine's streams does.
+    Batching does not help the fast engines on a CPU; a pool as large as the engine's streams does. No callbacks, so no
+    `AsyncInferQueue`: with those, OpenVINO 2026.4 hung in 2 of 6 trainings, when the network was freed while a worker
+    thread still waited for Python's lock.
     """
 
     def __init__(
@@ -57,19 +59,30 @@ class PhotoFeatureExtractor:
         Returns:
             Shape `(N, feature_size)`, float32 holding float16 values; zeros where there is no photo.
         """
+        # One more than run at a time, so that the next photo is there when one is done.
+        idle = [self._network.create_infer_request() for _ in range(self.requests + 1)]
+        busy: deque[tuple[openvino.InferRequest, int]] = deque()
         found: dict[int, NDArray[np.float32]] = {}
 
-        def keep(request: openvino.InferRequest, index: int) -> None:
+        def finish_oldest() -> None:
+            request, index = busy.popleft()
+            request.wait()
             found[index] = request.get_output_tensor(0).data[0].copy()
+            idle.append(request)
 
-        queue = openvino.AsyncInferQueue(self._network, self.requests)
-        queue.set_callback(keep)
         count = 0
         for index, pixels in enumerate(photos):
             count = index + 1
-            if pixels is not None:
-                queue.start_async({0: to_vgg16_input(pixels)[None]}, index)
-        queue.wait_all()
+            if pixels is None:
+                continue
+            rows = to_vgg16_input(pixels)[None]  # (1, H, W, 3)
+            if not idle:
+                finish_oldest()
+            request = idle.pop()
+            request.start_async({0: rows})
+            busy.append((request, index))
+        while busy:
+            finish_oldest()
         features = np.zeros((count, self.feature_size), dtype=np.float32)
         for index, row in found.items():
             features[index] = row

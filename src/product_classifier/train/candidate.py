@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from product_classifier import __version__
@@ -35,7 +34,10 @@ from product_classifier.features.images import IMAGE_VERSION
 from product_classifier.features.text import TEXT_VERSION, unknown_token_rate
 from product_classifier.modeling.export import hash_weights, save_network
 from product_classifier.modeling.fusion import FloatArray, FusionWeights
-from product_classifier.modeling.fusion_network import build_concatenated_model
+from product_classifier.modeling.fusion_network import (
+    build_concatenated_model,
+    without_optimizer,
+)
 from product_classifier.modeling.predictor import Predictor, ProductInput
 from product_classifier.train.branches import Branches, ExportedBranches
 from product_classifier.train.dataset import SIDES, Dataset
@@ -151,9 +153,7 @@ def _write_parts(folder: Path, dataset: Dataset, fitted: Fitted) -> None:
         (branches.text_model, parts.TEXT_MODEL),
         (branches.head, parts.IMAGE_MODEL),
     ):
-        # The same layers in a model that was never compiled: an optimizer is twice the weights and of no use to
-        # anybody who scores. (Keras 3.15 ignores `include_optimizer` for .keras files.)
-        keras.Model(model.input, model.output, name=model.name).save(folder / name)
+        without_optimizer(model).save(folder / name)
     build_concatenated_model(branches.text_model, branches.head, fitted.weights).save(
         folder / parts.FUSED_MODEL
     )

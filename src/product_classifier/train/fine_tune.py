@@ -84,6 +84,7 @@ def fine_tune(
     steps = -(-len(train) // BATCH_PHOTOS)
 
     def build() -> keras.Model:
+        keras.utils.set_random_seed(seed)  # whatever was built before must not matter
         base = build_vgg16_base(params.size, params.pooled_blocks)
         base.set_weights(arrays)
         unfreeze_last_blocks(base, params.fine_tune_blocks)

@@ -48,6 +48,7 @@ def train_image_head(
     steps = -(-len(train) // params.batch_size)
 
     def build() -> keras.Model:
+        keras.utils.set_random_seed(seed)  # whatever was built before must not matter
         head = build_image_head(
             features[train].mean(axis=0),
             features[train].std(axis=0) + 1e-6,

@@ -87,6 +87,7 @@ def train_text_branch(dataset: Dataset, params: TextParams, seed: int, folder: P
     epochs = max(params.epochs, -(-params.min_steps // max(1, steps)))
 
     def build() -> keras.Model:
+        keras.utils.set_random_seed(seed)  # whatever was built before must not matter
         model = build_lstm_text_classifier(
             vocabulary_size=tokenizer.get_vocab_size(),
             max_tokens=max_tokens,
