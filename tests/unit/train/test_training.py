@@ -198,8 +198,14 @@ def test_fine_tuned_and_quantized_on_tiny_photos(
     dataset = load_dataset(workspace.raw)
     params = tiny(
         workspace,
-        {"fine_tune_blocks": 1, "fine_tune_epochs": 1, "fine_tune_learning_rate": 1e-4, "precision": "int8", "epochs": 2},
-    )  # fmt: skip
+        {
+            "fine_tune_blocks": 1,
+            "fine_tune_epochs": 1,
+            "fine_tune_learning_rate": 1e-4,
+            "precision": "int8",
+            "epochs": 2,
+        },
+    )
 
     def branches(allowed_loss: float) -> Branches:
         monkeypatch.setattr(branches_module, "MAX_INT8_LOSS", allowed_loss)
