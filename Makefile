@@ -35,7 +35,7 @@ predict: setup ## Run batch prediction here, without Airflow
 	@$(RUN) predict $(ARGS)
 
 test: setup ## Run all tests that need no container engine
-	@.venv/bin/pytest -n 2 --dist loadfile tests --ignore=tests/dags --ignore=tests/containers $(ARGS)
+	@.venv/bin/pytest tests --ignore=tests/dags --ignore=tests/containers $(ARGS)
 	@airflow/.venv/bin/python -m pytest tests/dags $(ARGS)
 	@echo "Left out: tests/containers (they need a container engine)."
 

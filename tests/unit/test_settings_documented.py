@@ -110,6 +110,7 @@ def test_environment_is_read_through_settings_alone() -> None:
     """Else a name could be read that `.env` and `.env.example` know nothing of."""
     known = {
         "IMAGE_DIGEST",
+        "KERAS_HOME",
         "AIRFLOW_RUN_ID",
         "GIT_COMMIT",
         "DOCKER_HOST",

@@ -24,7 +24,7 @@ class SampleParams(_Params):
 
     products: Annotated[int, Field(ge=270)] = 1600
     unlabelled: Annotated[int, Field(ge=1)] = 240
-    seed: int = 7
+    seed: Annotated[int, Field(ge=0)] = 7
 
 
 class SplitParams(_Params):
@@ -33,7 +33,7 @@ class SplitParams(_Params):
     train: Fraction = 0.70
     validation: Fraction = 0.15
     test: Fraction = 0.15
-    seed: int = 1
+    seed: Annotated[int, Field(ge=0)] = 1
 
     @model_validator(mode="after")
     def _adds_up(self) -> "SplitParams":
@@ -120,7 +120,7 @@ class ThresholdParams(_Params):
 class TrainParams(_Params):
     """Training of one candidate bundle."""
 
-    seed: int = 42
+    seed: Annotated[int, Field(ge=0)] = 42
     branches: Literal["train", "reuse"] = "train"
     reuse_bundle: str = "models/champion"
     text: TextParams = TextParams()

@@ -94,23 +94,25 @@ def ingest(
 
 
 def _link_data_path(workspace: Workspace, settings: Settings) -> None:
-    """Makes `DATA_PATH`, where set, lead to `data/raw`; never replaces data.
+    """Makes `DATA_PATH`, where set, a folder of links to the parts of `data/raw`; never replaces data.
 
-    Users of the earlier system expect the catalogue there.
+    Users of the earlier system expect the catalogue there, and leave files of their own beside it (their
+    PREDICTIONS_PATH), which one link to the versioned folder could not take.
     """
     if settings.data_path is None:
         return
-    link = workspace.root / settings.data_path
-    target = os.path.relpath(workspace.raw, link.parent)
-    if os.path.abspath(link) == os.path.abspath(workspace.raw):
+    folder = workspace.root / settings.data_path
+    if folder.is_file() or workspace.raw.resolve() in (folder.resolve(), *folder.resolve().parents):
+        if folder.resolve() != workspace.raw.resolve():
+            logger.warning(
+                "DATA_PATH %s is left alone: it must be a folder beside data/raw.", folder
+            )
         return
-    if link.is_symlink() and (
-        link.resolve() == workspace.raw.resolve() or os.readlink(link) == target
-    ):
-        return
-    if link.exists() or link.is_symlink():
-        logger.warning(
-            "DATA_PATH %s holds something else and is left alone. The import is in data/raw.", link
-        )
-        return
-    symlink_atomic(target, link)
+    for part in sorted(workspace.raw.iterdir()):
+        link, target = folder / part.name, os.path.relpath(part, folder)
+        if link.is_symlink() and os.readlink(link) == target:
+            continue
+        if link.exists() and not link.is_symlink():
+            logger.warning("DATA_PATH: %s is left alone. The import is in data/raw.", link)
+            continue
+        symlink_atomic(target, link)

@@ -109,8 +109,11 @@ def test_no_bundle_at_all_is_told(tmp_path: Path) -> None:
         with pytest.raises(ArtifactError, match="There is no bundle at"):
             load_bundle(path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArtifactError, match=r"manifest\.json"):
+    with pytest.raises(ArtifactError, match="There is no bundle at"):
         load_bundle(tmp_path / "file")
+    (tmp_path / names.MANIFEST).mkdir()
+    with pytest.raises(ArtifactError, match="can't be read"):
+        load_bundle(tmp_path)
 
 
 def test_a_file_that_the_manifest_does_not_list_is_not_given(folder: Path) -> None:

@@ -336,21 +336,36 @@ def test_two_imports_at_once_are_refused(project: Workspace, params: IngestParam
             ingest(project, settings(), params)
 
 
-def test_data_path_becomes_a_link_to_the_import(project: Workspace, params: IngestParams) -> None:
+def test_data_path_becomes_a_folder_of_links_to_the_import(
+    project: Workspace, params: IngestParams
+) -> None:
     for _ in range(2):
         ingest(project, settings(data_path="datasets/here"), params)
-    assert os.readlink(project.root / "datasets" / "here") == "../data/raw"
-    assert (project.root / "datasets" / "here" / TRAIN).exists()
+    folder = project.root / "datasets" / "here"
+    assert os.readlink(folder / TRAIN) == f"../../data/raw/{TRAIN}"
+    assert {link.name for link in folder.iterdir()} == {p.name for p in project.raw.iterdir()}
+    assert (folder / TRAIN).read_bytes() == (project.raw / TRAIN).read_bytes()
 
 
-def test_data_path_with_other_content_is_left_alone(
+def test_files_that_lie_at_data_path_are_left_alone(
     project: Workspace, params: IngestParams, caplog: pytest.LogCaptureFixture
 ) -> None:
     (project.root / "mine").mkdir()
     (project.root / "mine" / "note.txt").write_text("keep")
+    (project.root / "mine" / TRAIN).write_text("keep")
     ingest(project, settings(data_path="mine"), params)
     assert (project.root / "mine" / "note.txt").read_text() == "keep"
+    assert (project.root / "mine" / TRAIN).read_text() == "keep"
     assert "is left alone" in caplog.text
+    assert (project.root / "mine" / "splits.json").is_symlink()
+
+
+@pytest.mark.parametrize("path", ["data/raw", "data/raw/inside"])
+def test_data_path_never_adds_to_the_versioned_folder(
+    project: Workspace, params: IngestParams, path: str
+) -> None:
+    ingest(project, settings(data_path=path), params)
+    assert not any(entry.is_symlink() for entry in project.raw.rglob("*"))
 
 
 def serve_catalogue(server: FileServer, catalogue: Path, prefix: str) -> None:

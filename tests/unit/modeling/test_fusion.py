@@ -201,6 +201,51 @@ def test_a_branch_that_knows_nothing_gets_little_weight() -> None:
     assert weights.image.mean() < 0.1 * weights.text.mean()
 
 
+def test_an_overconfident_branch_is_turned_down_beside_the_other() -> None:
+    """Both know as much, but one is five times too sure of it."""
+    generator = np.random.default_rng(6)
+    labels = generator.integers(0, K, 3000)
+    text, image = (
+        generator.normal(size=(2, 3000, K)) + np.eye(K)[labels]
+    )  # honest: unit noise, unit shift
+    there = np.ones(3000, dtype=bool)
+    weights = fit_fusion_weights(
+        text,
+        5 * image,
+        there,
+        there,
+        labels,
+        prior=np.full(K, 1 / K),
+        l2=1e3,
+        modality_dropout=0.25,
+    )
+    assert weights.image.mean() / weights.text.mean() == pytest.approx(0.2, rel=0.15)
+
+
+def test_each_row_counts_once_and_once_more_for_each_modality_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At the start, where all weights are 1, the loss is a plain sum of log-likelihoods."""
+    seen: list[float] = []
+
+    def spy(objective: Any, start: FloatArray, **options: Any) -> Any:
+        seen.append(objective(start)[0])
+        return original(objective, start, **options)
+
+    original = fusion_fit.minimize
+    monkeypatch.setattr(fusion_fit, "minimize", spy)
+    rows, dropout = rows_that_tell(100), 0.3
+    fit_fusion_weights(**rows, l2=0.05, modality_dropout=dropout)
+    text, image = log_softmax(rows["text_logits"]), log_softmax(rows["image_logits"])
+    expected = 0.0
+    for row, label in enumerate(rows["labels"]):
+        with_text, with_image = bool(rows["has_text"][row]), bool(rows["has_image"][row])
+        whole = text[row] * with_text + image[row] * with_image
+        expected -= float(log_softmax(whole)[label]) if with_text or with_image else 0.0
+        expected -= dropout * float(text[row, label] * with_text + image[row, label] * with_image)
+    assert seen[0] == pytest.approx(expected / 100)
+
+
 def test_fitting_is_deterministic() -> None:
     first, second = (
         fit_fusion_weights(**rows_that_tell(200), l2=0.01, modality_dropout=0.25) for _ in range(2)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ NAMES = [
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No network, and a download cache of its own; gives the place of ImageNet's weights there."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    # urllib keeps the first opener it made, with the proxies of that moment: ours must not outlive the test.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)

@@ -193,8 +193,8 @@ def fake_program(project: Project, folder: Path) -> None:
     folder.mkdir()
     program = folder / "product-classifier"
     tests = Path(__file__).parents[2]
-    program.write_text(
-        f"#!{sys.executable}\n"
+    script = folder / "stages.py"
+    script.write_text(
         f"import sys; sys.path[:0] = [{str(tests)!r}]\n"
         "from pathlib import Path\n"
         "from unit.versioning.project import Project\n"
@@ -205,6 +205,8 @@ def fake_program(project: Project, folder: Path) -> None:
         "project.make_bundle = conftest.make_bundle.__wrapped__()\n"
         "getattr(project, sys.argv[1])()\n"
     )
+    # No shebang with the interpreter: its path may hold spaces.
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" "$@"\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
 
 
