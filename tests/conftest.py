@@ -14,7 +14,7 @@ from product_classifier.core.files import write_json_atomic
 from product_classifier.core.logging import JSONFormatter
 from product_classifier.core.settings import Settings, get_settings
 from product_classifier.core.workspace import Workspace
-from trained import make_trained_workspace
+from trained import trained_workspace_copy
 
 MakeBundle = Callable[..., Path]
 
@@ -111,6 +111,10 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def trained_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def trained_workspace(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Workspace:
     """A workspace with a small but really trained bundle, made once; tests copy what they change."""
-    return make_trained_workspace(tmp_path_factory.mktemp("trained") / "work space")
+    root = tmp_path_factory.mktemp("trained") / "work space"
+    assert pytestconfig.cache is not None
+    return trained_workspace_copy(root, pytestconfig.cache.mkdir("trained"))

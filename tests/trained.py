@@ -4,12 +4,16 @@ Runs in a process of its own, so that TensorFlow is only in the tests that impor
 """
 
 import os
+import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+import product_classifier
+from product_classifier.core.files import canonical_json, sha256_bytes
 from product_classifier.core.params import Params
 from product_classifier.core.settings import Settings
 from product_classifier.core.workspace import Workspace
@@ -29,6 +33,30 @@ train:
 gate: {min_accuracy: 0.0, min_macro_f1: 0.0, max_calibration_error: 1.0}
 predict: {chunk_products: 16}
 """
+
+
+# What the result depends on; other code may change without a new training.
+_CODE = ("core", "features", "modeling", "ingest", "train", "tracking")
+
+
+def trained_workspace_copy(root: Path, cache: Path) -> Workspace:
+    """Copies the trained workspace that is kept in `cache` to `root`; trains where code or parameters changed."""
+    package = Path(product_classifier.__file__).parent
+    files = sorted(path for part in _CODE for path in (package / part).rglob("*.py"))
+    content = [[str(path.relative_to(package)), sha256_bytes(path.read_bytes())] for path in files]
+    kept = cache / sha256_bytes(canonical_json([content, PARAMS, sys.version]))[:16]
+    if not kept.exists():
+        make_trained_workspace(root)
+        staging = cache / f".{kept.name}.{os.getpid()}"
+        shutil.copytree(root, staging, symlinks=True)
+        with suppress(OSError):  # another run may have been faster
+            staging.rename(kept)
+        for old in cache.iterdir():
+            if old != kept and not old.name.startswith("."):
+                shutil.rmtree(old, ignore_errors=True)
+    else:
+        shutil.copytree(kept, root, symlinks=True)
+    return Workspace(root)
 
 
 def make_trained_workspace(root: Path) -> Workspace:

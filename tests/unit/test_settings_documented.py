@@ -69,7 +69,7 @@ def test_example_shows_the_default(name: str) -> None:
     elif isinstance(default, int | float):
         assert float(entry.value) == default
     else:
-        assert entry.value == (default or "")
+        assert entry.value == str(default or "")
 
 
 @pytest.mark.parametrize("name", FIELDS)

@@ -155,9 +155,22 @@ class AuthSettings(_Base):
     secret_key: OptionalSecret = None
     algorithm: Literal["ES256", "HS256"] = "ES256"
     access_token_expire_minutes: int = Field(default=30, ge=1, le=1440)
+    refresh_token_expire_days: int = Field(default=7, ge=1, le=90)
+    admin_user: str = "admin"
+    admin_password: OptionalSecret = None
     test_user: OptionalText = None
     test_user_fullname: OptionalText = None
     test_user_password: OptionalSecret = None
+    smoke_user: str = "smoke"
+    smoke_password: OptionalSecret = None
+    auth_host: str = "127.0.0.1"
+    auth_port: int = Field(default=8011, ge=1024, le=65535)
+    auth_data_path: Path = Path(".state/auth")
+    auth_database_url: OptionalSecret = None
+    login_lockout_failures: int = Field(default=3, ge=0, le=100)
+    login_lockout_window_seconds: int = Field(default=120, ge=1, le=86_400)
+    login_lockout_seconds: int = Field(default=300, ge=1, le=86_400)
+    login_queue: int = Field(default=8, ge=1, le=1000)
 
     @property
     def token_lifetime_seconds(self) -> int:
@@ -202,6 +215,28 @@ class AuthSettings(_Base):
             yield f"TEST_USER_PASSWORD has more than {MAX_PASSWORD_BYTES} bytes, bcrypt's limit."
 
 
+class ServeSettings(_Base):
+    """The prediction API, and what it talks to."""
+
+    serve_host: str = "127.0.0.1"
+    serve_port: int = Field(default=8000, ge=1024, le=65535)
+    auth_url: str = "http://127.0.0.1:8011"
+    bundle_source: OptionalText = None
+    predict_rate_limit: str = "10/minute"
+    predict_batch_rate_limit: str = "200/minute"
+    anonymous_rate_limit: str = "60/minute"
+    redis_url: OptionalSecret = None
+    request_log_entries: int = Field(default=1000, ge=0, le=100_000)
+    inference_workers: int = Field(default=0, ge=0, le=256)
+    inference_queue: int = Field(default=64, ge=1, le=10_000)
+    shutdown_grace_seconds: int = Field(default=30, ge=1, le=600)
+    cors_allow_origins: OptionalText = None
+    trusted_proxies: OptionalText = None
+    airflow_api_url: OptionalText = None
+    airflow_trigger_user: str = "trigger"
+    airflow_trigger_password: OptionalSecret = None
+
+
 class RuntimeSettings(_Base):
     """Where and how the pipeline's own programs run."""
 
@@ -214,7 +249,9 @@ class RuntimeSettings(_Base):
     project_host_path: OptionalPath = None
 
 
-class Settings(DataSettings, ExportSettings, TrackingSettings, AuthSettings, RuntimeSettings):
+class Settings(
+    DataSettings, ExportSettings, TrackingSettings, AuthSettings, ServeSettings, RuntimeSettings
+):
     """All settings of the pipeline's stages and of the embedded run."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

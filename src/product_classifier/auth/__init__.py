@@ -1,0 +1,1 @@
+"""The auth service: users, passwords, tokens and the keys that sign them."""

@@ -1,0 +1,1 @@
+"""The prediction API: one product or many, answered with the champion."""
