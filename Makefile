@@ -10,7 +10,7 @@ help: ## List the targets
 setup: ## Create both Python environments (uv in .tools); quick where nothing changed
 	@$(PYTHON) src/product_classifier/runtime/bootstrap.py
 
-start: setup ## Start Airflow and MLflow, run the pipeline, print the results (ARGS="--set text_epochs=5 --force")
+start: setup ## Start Airflow and MLflow, run the pipeline, bring the API up (ARGS="--set text_epochs=5 --force")
 	@$(RUN) start $(ARGS)
 
 stop: ## End everything that start started
@@ -19,7 +19,7 @@ stop: ## End everything that start started
 status: ## Show the services and the last run
 	@$(RUN) status
 
-logs: ## Show the services' logs (S=airflow-scheduler ARGS=-f)
+logs: ## Show the services' logs (S=serve ARGS=-f)
 	@$(RUN) logs $(S) $(ARGS)
 
 init-airflow: setup ## Create or migrate Airflow's database, pool and login

@@ -1,13 +1,15 @@
-"""From a catalogue to a versioned model and predictions.
+"""From a catalogue to a versioned model, predictions and a running API.
 
-Imports the catalogue, trains the VGG16 + LSTM fusion, publishes it if it is good enough, and scores
-the unlabelled products. Every output is versioned with DVC; every training is a run in MLflow.
+Imports the catalogue, trains the VGG16 + LSTM fusion, publishes it if it is good enough, scores the
+unlabelled products, and brings the prediction API up. Every output is versioned with DVC; every
+training is a run in MLflow.
 
 | group | what it makes | tasks |
 | --- | --- | --- |
 | `data_stage` | `data/raw`: tables, photos, split, report | configure, check, run, version |
 | `training_stage` | `models/candidate`, then `models/champion` | check, run, version, gate |
 | `prediction_stage` | `data/predictions` | check, run, version |
+| `serving_stage` | `auth` and `serve`, up and proven | deploy_auth, deploy_serve, smoke |
 
 ## When to run it by hand
 
@@ -15,7 +17,8 @@ the unlabelled products. Every output is versioned with DVC; every training is a
 - It has no schedule: `make start` triggers it, and so does **Trigger** on this page.
 
 A stage whose inputs, code and parameters did not change is skipped: a run without changes takes
-seconds.
+seconds. The tasks of `serving_stage` always run: they leave a service alone that is up, ready and
+unchanged, and `smoke` is one prediction.
 
 ## Parameters
 
@@ -53,19 +56,23 @@ longer); bad input or configuration (exit code 2) is not, because trying again c
    which.
 4. `version` failed: the DVC remote is away or refuses. Nothing is lost; clear the task when it is
    back.
-5. On the machine itself: `make status`, `make logs`, `make doctor`.
+5. `deploy_auth` or `deploy_serve` failed: its log ends with the service's own. A taken port or an
+   unusable setting is named there; nothing else has to be repeated: correct it, clear the task.
+6. `smoke` failed: the API is up, but refused the account SMOKE_USER, answered with another bundle
+   than the champion, or differently from the model on disk; the ERROR line has both values.
+7. On the machine itself: `make status`, `make logs`, `make doctor`.
 """
 
 import pendulum
 from airflow.sdk import dag
 from common.assets import CANDIDATE, CATALOGUE, CHAMPION, PREDICTIONS
 from common.params import build_params
-from common.stage import DEFAULT_ARGS, stage_group
+from common.stage import DEFAULT_ARGS, serving_group, stage_group
 
 
 @dag(
     dag_id="ml_pipeline",
-    description="Catalogue in, versioned model and predictions out.",
+    description="Catalogue in; versioned model, predictions and a running API out.",
     doc_md=__doc__,
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
@@ -73,14 +80,14 @@ from common.stage import DEFAULT_ARGS, stage_group
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
     params=build_params(),
-    tags=["product-classifier", "training", "batch"],
+    tags=["product-classifier", "training", "batch", "serving"],
 )
 def ml_pipeline() -> None:
     """Wires the stages: a stage starts when the one before it is done or was skipped."""
     data = stage_group("data_stage", "ingest", output=CATALOGUE, configure=True)
     training = stage_group("training_stage", "train", output=CANDIDATE, champion=CHAMPION)
     prediction = stage_group("prediction_stage", "predict", output=PREDICTIONS)
-    data >> training >> prediction
+    data >> training >> prediction >> serving_group("serving_stage")
 
 
 ml_pipeline()

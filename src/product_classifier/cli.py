@@ -24,6 +24,9 @@ _COMMANDS = (
     "params",
     "tracking",
     "runtime",
+    "auth",
+    "serve",
+    "deploy",
 )
 
 

@@ -1,6 +1,7 @@
 """A real Airflow on scratch folders, with `fake_product_classifier.py` for the stages."""
 
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ else:
 
 import pytest
 
+PASSWORDS = {"admin": "an administrator's password", "trigger": "a trigger's password"}
 FAKE = Path(__file__).parent / "fake_product_classifier.py"
 
 
@@ -55,6 +57,7 @@ class Scratch:
         replace_constant(
             common / "operators.py", "STOP_GRACE_SECONDS = 10", "STOP_GRACE_SECONDS = 1"
         )
+        (self.home / "passwords.json").write_text(json.dumps(PASSWORDS))
         program = folder / "product-classifier"
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{FAKE}" "$@"\n')
         program.chmod(0o755)
@@ -64,12 +67,15 @@ class Scratch:
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__PARALLELISM": "2",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__CORE__AUTH_MANAGER": "pipeline_auth_manager.PipelineAuthManager",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,trigger:pipeline_trigger",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.home / "passwords.json"),
             "AIRFLOW__API_AUTH__JWT_SECRET": "only-for-these-tests-" + "0" * 64,
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             "PIPELINE_RUNTIME": "process",
+            "PYTHONPATH": str(ROOT / "airflow" / "config"),
             "PRODUCT_CLASSIFIER_PROGRAM": str(program),
             "PRODUCT_CLASSIFIER_WORKSPACE": str(self.workspace),
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -137,7 +143,7 @@ def airflow(tmp_path_factory, migrated_home):
             )
         )
     try:
-        live = LiveAirflow(scratch, port, processes)
+        live = LiveAirflow(scratch, port, processes, PASSWORDS)
         live.wait_until_ready()
         yield live
     finally:

@@ -98,7 +98,9 @@ def run(arguments):
 def main():
     arguments = sys.argv[1:]
     name = (
-        " ".join(arguments[:2]) if arguments[0] in ("check", "version", "params") else arguments[0]
+        " ".join(arguments[:2])
+        if arguments[0] in ("check", "version", "params", "deploy")
+        else arguments[0]
     )
     contract = ("AIRFLOW_RUN_ID", "AIRFLOW_TASK_ID", "AIRFLOW_TRY_NUMBER", "DATA_SOURCE")
     environment = {key: os.environ.get(key) for key in contract}

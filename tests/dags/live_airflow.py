@@ -31,11 +31,18 @@ def until(fact, what, seconds=90):
 
 
 class LiveAirflow:
-    def __init__(self, scratch, port, processes):
+    def __init__(self, scratch, port, processes, passwords):
         self.scratch = scratch
+        self.passwords = passwords
         self.workspace = scratch.workspace
         self.processes = processes
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False)
+        self.address = f"http://127.0.0.1:{port}"
+        self.http = httpx.Client(base_url=self.address, timeout=20, trust_env=False)
+
+    def sign_in(self, user, http=None):
+        login = {"username": user, "password": self.passwords[user]}
+        answer = (http or self.http).post("/auth/token", json=login)
+        return {"Authorization": f"Bearer {answer.json()['access_token']}"}
 
     def api(self, method, path, **options):
         answer = self.http.request(method, f"/api/v2/{path}", **options)
@@ -45,10 +52,9 @@ class LiveAirflow:
     def _ready(self):
         assert all(process.poll() is None for process in self.processes), "a part of Airflow ended"
         try:
-            token = self.http.get("/auth/token").json()["access_token"]
+            self.http.headers.update(self.sign_in("admin"))
         except (httpx.HTTPError, ValueError, KeyError):
             return False
-        self.http.headers["Authorization"] = f"Bearer {token}"
         answer = self.http.get(f"/api/v2/dags/{DAG}")
         return answer.status_code == 200
 

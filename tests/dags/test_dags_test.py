@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-CHECKS_ONLY = ["check ingest", "check train", "gate", "check predict"]
+SERVING = ["deploy auth", "deploy serve", "smoke"]
+CHECKS_ONLY = ["check ingest", "check train", "gate", "check predict", *SERVING]
 EVERYTHING = [
     *("check ingest", "ingest", "version ingest"),
     *("check train", "train", "version train", "gate"),
     *("check predict", "predict", "version predict"),
+    *SERVING,
 ]
 
 
@@ -51,4 +53,4 @@ def test_a_changed_stage_in_the_middle_leaves_the_earlier_ones_skipped(scratch):
     result, calls = dags_test(scratch)
     assert result.returncode == 0, result.stdout[-4000:]
     expected = ["check ingest", "check train", "train", "version train", "gate", "check predict"]
-    assert [call["name"] for call in calls] == expected
+    assert [call["name"] for call in calls] == [*expected, *SERVING]

@@ -6,6 +6,7 @@ import signal
 import pytest
 from live_airflow import alive, parent_of, until
 
+SERVING = ["deploy auth", "deploy serve", "smoke"]
 TASKS_AFTER_TRAINING_CHECK = [
     "train",
     "version train",
@@ -13,6 +14,7 @@ TASKS_AFTER_TRAINING_CHECK = [
     "check predict",
     "predict",
     "version predict",
+    *SERVING,
 ]
 
 
@@ -77,7 +79,9 @@ def test_bad_input_is_not_tried_again_and_says_why(live):
 def test_unchanged_stages_are_skipped(live, unchanged_run):
     states = live.states(unchanged_run)
     succeeded = {name for name, state in states.items() if state == "success"}
-    assert succeeded == {"data_stage.check", "training_stage.check", "prediction_stage.check"}
+    serving = {f"serving_stage.{name}" for name in ("deploy_auth", "deploy_serve", "smoke")}
+    checks = {"data_stage.check", "training_stage.check", "prediction_stage.check"}
+    assert succeeded == checks | serving
     assert {state for name, state in states.items() if name not in succeeded} == {"skipped"}
 
 
@@ -92,13 +96,13 @@ def test_clearing_run_whose_output_comes_out_the_same_skips_what_follows(live, u
     live.control(same_output=True)
     live.clear(unchanged_run, "training_stage.run")
     assert live.finish(unchanged_run) == "success"
-    assert live.names() == ["train", "version train", "gate", "check predict"]
+    assert live.names() == ["train", "version train", "gate", "check predict", *SERVING]
 
 
 def test_clearing_check_evaluates_again_and_skips_again(live, unchanged_run):
     live.clear(unchanged_run, "training_stage.check")
     assert live.finish(unchanged_run) == "success"
-    assert live.names() == ["check train", "gate", "check predict"]
+    assert live.names() == ["check train", "gate", "check predict", *SERVING]
     # And a clear of `run` after that is a newer wish than the check's word.
     live.control(same_output=True)
     live.forget_calls()

@@ -24,7 +24,10 @@ EDGES = {
     "training_stage.gate": {"prediction_stage.check"},
     "prediction_stage.check": {"prediction_stage.run"},
     "prediction_stage.run": {"prediction_stage.version"},
-    "prediction_stage.version": set(),
+    "prediction_stage.version": {"serving_stage.deploy_auth"},
+    "serving_stage.deploy_auth": {"serving_stage.deploy_serve"},
+    "serving_stage.deploy_serve": {"serving_stage.smoke"},
+    "serving_stage.smoke": set(),
 }
 FORCE = "{{ '--force' if params.force else '' }}"
 COMMANDS = {
@@ -36,6 +39,9 @@ COMMANDS = {
     "training_stage.gate": ["gate", FORCE],
     "prediction_stage.run": ["predict"],
     "prediction_stage.version": ["version", "predict"],
+    "serving_stage.deploy_auth": ["deploy", "auth"],
+    "serving_stage.deploy_serve": ["deploy", "serve"],
+    "serving_stage.smoke": ["smoke"],
 }
 
 
@@ -109,10 +115,11 @@ def test_tasks_that_take_the_lock_of_dvc_share_a_pool_of_one_slot(dag):
     assert pooled == {t.task_id for t in dag.tasks if t.action in ("check", "version", "gate")}
 
 
-def test_only_check_and_gate_go_on_after_a_skip(dag):
+def test_only_check_gate_and_serving_go_on_after_a_skip(dag):
     rules = {task.task_id: task.trigger_rule.value for task in dag.tasks}
     after_skip = {name for name, rule in rules.items() if rule == "none_failed"}
-    assert after_skip == {t.task_id for t in dag.tasks if t.action in ("check", "gate")}
+    going_on = ("check", "gate", "deploy", "smoke")
+    assert after_skip == {t.task_id for t in dag.tasks if t.action in going_on}
     assert set(rules.values()) == {"none_failed", "all_success"}
 
 
@@ -181,6 +188,18 @@ def test_dag_code_never_imports_the_package():
             if isinstance(node, ast.ImportFrom):
                 names = [node.module or ""]
             assert not any(name.split(".")[0] == "product_classifier" for name in names), path
+
+
+def test_every_task_has_advice_for_its_failure(dag):
+    from common.callbacks import _TRIAGE
+
+    assert {task.task_id.rpartition(".")[2] for task in dag.tasks} == set(_TRIAGE)
+
+
+def test_no_secret_is_part_of_what_a_task_shows(dag):
+    for task in dag.tasks:
+        assert task.template_fields == ("command",)
+        assert not any("PASSWORD" in part or "SECRET" in part for part in task.command)
 
 
 def test_an_unknown_runtime_is_refused_with_the_ones_that_there_are(monkeypatch):

@@ -1,26 +1,37 @@
-"""`product-classifier start` for real: Airflow, MLflow and the supervisor; only the stages are stand-ins.
+"""`product-classifier start` for real: Airflow, MLflow, the supervisor, auth and serve with a trained model.
+
+Only the stages that make data and models are stand-ins.
 
 The checkout is at a path with spaces. Both environments are the ones the tests run with.
 """
 
+import itertools
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
-from product_classifier.runtime.layout import STATE_VARIABLE
+from prediction_app import make_variant
+from product_classifier.core.releases import current_champion, point_champion, publish_release
+from product_classifier.core.workspace import Workspace
+from product_classifier.runtime.layout import STATE_VARIABLE, Layout
+from product_classifier.runtime.supervision import Supervisor
 
 ROOT = Path(__file__).parents[2]
 FAKE = ROOT / "tests" / "dags" / "fake_product_classifier.py"
-RUNTIME = "start|stop|status|logs|init-airflow|doctor|clean"
-SERVICES = ("airflow-api-server", "airflow-dag-processor", "airflow-scheduler", "mlflow")
+RUNTIME = "start|stop|status|logs|init-airflow|doctor|clean|auth|serve|deploy|smoke|rollback"
+API = ("auth", "serve")
+SERVICES = ("airflow-api-server", "airflow-dag-processor", "airflow-scheduler", "mlflow", *API)
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -43,7 +54,7 @@ def free_ports(count):
 
 
 class Checkout:
-    def __init__(self, root):
+    def __init__(self, root, trained):
         self.root = root
         for name in ("airflow/dags", "data", "models", ".venv/bin"):
             (root / name).mkdir(parents=True)
@@ -51,11 +62,18 @@ class Checkout:
         shutil.copytree(
             ROOT / "airflow" / "dags", root / "airflow" / "dags", ignore=ignore, dirs_exist_ok=True
         )
+        shutil.copytree(ROOT / "airflow" / "config", root / "airflow" / "config", ignore=ignore)
         for name in ("airflow/initialise.py", "airflow/uv.lock", "airflow/pyproject.toml"):
             shutil.copy(ROOT / name, root / name)
         (root / "airflow" / ".venv").symlink_to(ROOT / "airflow" / ".venv")
         (root / "dvc.yaml").write_text("stages: {}\n")
-        self.airflow_port, self.mlflow_port = free_ports(2)
+        shutil.copytree(trained.raw, root / "data" / "raw", symlinks=True)
+        self.workspace = Workspace(root)
+        for seed in (1, 2):
+            bundle = make_variant(trained.candidate, root / f"bundle-{seed}", seed)
+            release = publish_release(self.workspace, bundle)
+            point_champion(self.workspace, release.release_id, "the test's")
+        self.airflow_port, self.mlflow_port, self.auth_port, self.serve_port = free_ports(4)
         self.write_env(self.airflow_port)
         binaries = Path(sys.executable).parent
         (root / ".venv" / "bin" / "mlflow").symlink_to(binaries / "mlflow")
@@ -68,8 +86,9 @@ class Checkout:
 
     def write_env(self, airflow_port):
         lines = f"AIRFLOW_PORT={airflow_port}\nMLFLOW_PORT={self.mlflow_port}\n"
-        password = re.findall(r"AIRFLOW_ADMIN_PASSWORD=.*\n", self.env())
-        (self.root / ".env").write_text(lines + "".join(password))
+        lines += f"AUTH_PORT={self.auth_port}\nSERVE_PORT={self.serve_port}\n"
+        passwords = re.findall(r"\w+_PASSWORD=.*\n", self.env())
+        (self.root / ".env").write_text(lines + "".join(passwords))
 
     def env(self):
         path = self.root / ".env"
@@ -85,6 +104,20 @@ class Checkout:
             capture_output=True,
             text=True,
         )
+
+    def password(self, name):
+        return re.search(rf"^{name}=(\S+)$", self.env(), re.MULTILINE)[1]
+
+    def champion_id(self):
+        return current_champion(self.workspace).release_id
+
+    def get(self, path, **options):
+        url = f"http://127.0.0.1:{self.serve_port}{path}"
+        return httpx.get(url, timeout=20, trust_env=False, **options)
+
+    def service_pids(self):
+        states = Supervisor(Layout(self.root)).states()
+        return {name: states[name].pid for name in API}
 
     def stage_calls(self):
         path = self.root / "calls.jsonl"
@@ -104,10 +137,79 @@ class Checkout:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory):
-    checkout = Checkout(tmp_path_factory.mktemp("embedded") / "my check out")
+def checkout(tmp_path_factory, trained_workspace):
+    checkout = Checkout(tmp_path_factory.mktemp("embedded") / "my check out", trained_workspace)
     yield checkout
     checkout.call("stop")
+
+
+def until(fact, what, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not (value := fact()):
+        assert time.monotonic() < deadline, f"Waited {seconds} s for: {what}"
+        time.sleep(0.1)
+    return value
+
+
+def served_bundle(checkout):
+    try:
+        answer = checkout.get("/ready")
+    except httpx.HTTPError:
+        return None
+    return answer.json()["bundle_id"] if answer.status_code == 200 else None
+
+
+def run_printed_commands(checkout, printed):
+    """Runs what `start` printed as a user would, in a shell; gives the token and the prediction."""
+    lines = printed[printed.index("A token and a prediction, in") :].splitlines()
+    commands = list(itertools.takewhile(lambda line: line.startswith("  "), lines[1:]))
+    done = subprocess.run(
+        ["bash", "-c", "\n".join([*commands, "echo", 'echo "$TOKEN"'])],
+        cwd=checkout.root,
+        env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    prediction, token = done.stdout.strip().splitlines()
+    return token, json.loads(prediction)
+
+
+def check_api(checkout, printed):
+    """What the first start leaves: a working API, a rollback that it follows, a restart after a crash."""
+    token, answer = run_printed_commands(checkout, printed)
+    assert answer["bundle_id"] == checkout.champion_id()
+    assert answer["modalities"] == "text+image"
+    assert answer["predictions"][0]["label"]
+    bearer = {"Authorization": f"Bearer {token}"}
+    assert checkout.get("/users/me", headers=bearer).status_code == 404  # auth's, not serve's
+
+    # Its administrator starts the pipeline through it, with the account that may only do that.
+    url = f"http://127.0.0.1:{checkout.serve_port}/train"
+    started = httpx.post(url, json={}, headers=bearer, timeout=20, trust_env=False)
+    assert started.is_success, started.text
+    run = f"/train/{started.json()['run_id']}"
+
+    def end_of_run():
+        try:
+            found = checkout.get(run, headers=bearer).json()["state"]
+        except httpx.HTTPError:  # its deploy task may have replaced serve
+            return None
+        return found if found in ("success", "failed") else None
+
+    state = until(end_of_run, "the run that the API started", 120)
+    assert state == "success"
+    assert checkout.stage_calls()[0] == "check ingest"
+
+    # A rollback is followed without a restart, a crash is.
+    pids = checkout.service_pids()
+    assert checkout.call("rollback").returncode == 0
+    until(lambda: served_bundle(checkout) == checkout.champion_id(), "serve to exchange its model")
+    assert checkout.service_pids() == pids
+    os.kill(pids["serve"], signal.SIGKILL)
+    until(lambda: checkout.service_pids()["serve"] not in (0, pids["serve"]), "a new serve")
+    until(lambda: served_bundle(checkout) == checkout.champion_id(), "the new serve", 60)
+    assert checkout.service_pids()["auth"] == pids["auth"]
 
 
 def test_the_embedded_run_from_first_start_to_stop(checkout):
@@ -121,29 +223,34 @@ def test_the_embedded_run_from_first_start_to_stop(checkout):
     assert "set AIRFLOW_PORT=" in result.stderr
     assert checkout.processes() == []
     # The password is shown when it is generated, whatever comes after, and never again.
-    password = re.search(r"AIRFLOW_ADMIN_PASSWORD=(\S+)", checkout.env())[1]
-    assert password in result.stdout
+    passwords = [checkout.password("AIRFLOW_ADMIN_PASSWORD"), checkout.password("ADMIN_PASSWORD")]
+    assert all(password in result.stdout for password in passwords)
 
     # First start: everything is made, the pipeline runs, addresses and login are shown.
     result = checkout.call("start", "--set", "text_epochs=3", "--data-source", "sample")
     assert result.returncode == 0, result.stdout + result.stderr
-    for text in ("Runtime: process", "Started", "prediction_stage.version: success"):
+    for text in ("Runtime: process", "Started", "serving_stage.smoke: success"):
         assert text in result.stdout
     assert f"http://localhost:{checkout.mlflow_port}" in result.stdout
+    assert f"http://localhost:{checkout.serve_port}/docs" in result.stdout
     calls = checkout.stage_calls()
     assert calls[0] == "params set"
     assert calls[-1] == "version predict"
     assert (checkout.root / ".env").stat().st_mode & 0o077 == 0
+    check_api(checkout, result.stdout)
 
-    # Again: what runs is reused, unchanged stages are skipped, the password is not shown again.
+    # Again: what runs is reused, unchanged stages are skipped, no password is shown again.
     before = {process.pid for process in checkout.processes()}
+    pids = checkout.service_pids()
     result = checkout.call("start")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Running already" in result.stdout
     assert checkout.stage_calls() == ["check ingest", "check train", "gate", "check predict"]
     assert "as AIRFLOW_ADMIN_PASSWORD in .env" in result.stdout
-    assert password not in result.stdout
+    assert not any(password in result.stdout for password in passwords)
     assert before <= {process.pid for process in checkout.processes()}
+    assert checkout.service_pids() == pids
+    assert run_printed_commands(checkout, result.stdout)[1]["bundle_id"] == checkout.champion_id()
 
     # Parameters that there are not, or out of bounds, are refused.
     result = checkout.call("start", "--set", "epochs=3")
@@ -167,7 +274,8 @@ def test_the_embedded_run_from_first_start_to_stop(checkout):
     assert "training_stage.run failed" in result.stdout
     assert "row 7: price is missing" in result.stdout
 
-    # Changed settings restart what they concern.
+    # Changed settings restart what they concern; what was deployed stays.
+    auth_pid = checkout.service_pids()["auth"]
     pids = {p.pid for p in checkout.processes() if "mlflow" in " ".join(p.cmdline())}
     (other_port,) = free_ports(1)
     checkout.write_env(other_port)
@@ -176,6 +284,8 @@ def test_the_embedded_run_from_first_start_to_stop(checkout):
     assert f"http://localhost:{other_port}" in result.stdout
     assert "mlflow" not in next(line for line in result.stdout.splitlines() if "Started" in line)
     assert pids <= {process.pid for process in checkout.processes()}
+    assert checkout.service_pids()["auth"] == auth_pid
+    assert served_bundle(checkout) == checkout.champion_id()
 
     # Clean waits for stop; stop leaves nothing.
     assert checkout.call("clean", "--yes").returncode == 2

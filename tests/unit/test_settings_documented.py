@@ -114,6 +114,7 @@ def test_environment_is_read_through_settings_alone() -> None:
         "AIRFLOW_RUN_ID",
         "GIT_COMMIT",
         "DOCKER_HOST",
+        "ADMIN_PASSWORD",
         "AIRFLOW_ADMIN_PASSWORD",
     }
     pattern = re.compile(r"(?:environ\.get\(|getenv\(|environ\[)\s*\"([A-Z_]+)\"(?!\]\s*=)")

@@ -12,6 +12,9 @@ _TRIAGE = {
     "check": "DVC could not tell what changed: run `product-classifier check STAGE` by hand.",
     "run": "The last ERROR line of this task's log says why. Correct it, then clear this task.",
     "version": "DVC could not record or push: check the remote, then clear this task only.",
+    "deploy_auth": "auth did not come up: this log ends with its own; see `make logs S=auth`.",
+    "deploy_serve": "serve did not come up: this log ends with its own; see `make logs S=serve`.",
+    "smoke": "The API is up but its answer is wrong: the ERROR line says what was expected.",
     "gate": "No champion, and the candidate missed a floor: read reports/gate.json.",
 }
 

@@ -52,8 +52,8 @@ class StageTask(BaseOperator):
     """Runs one `product-classifier` command of a stage.
 
     Args:
-        stage: The stage's word: ingest, train, predict.
-        action: configure, check, run, version or gate: what the task is to its stage.
+        stage: The stage's word: ingest, train, predict, auth, serve.
+        action: configure, check, run, version, gate, deploy or smoke: what the task is to its stage.
         command: Arguments after `product-classifier`; templated; empty ones are dropped.
         check_task_id: For `run`: the task whose decision it obeys.
     """

@@ -31,6 +31,8 @@ RUN_TIMEOUTS = {
 }
 CHECK_TIMEOUT = timedelta(minutes=15)
 VERSION_TIMEOUT = timedelta(hours=6)  # the first push of all photos
+# `deploy` gives up after two minutes by itself, `smoke` somewhat later: this is for a hanging one.
+SERVING_TIMEOUT = timedelta(minutes=10)
 
 # The runtimes that there are. A container operator takes its place here under "docker".
 _OPERATORS: dict[str, type[StageTask]] = {"process": StageProcessOperator}
@@ -111,4 +113,30 @@ def stage_group(
                 trigger_rule=TriggerRule.NONE_FAILED,
                 execution_timeout=CHECK_TIMEOUT,
             )
+    return group
+
+
+def serving_group(group_id: str) -> TaskGroup:
+    """Builds the tasks that bring auth and serve up and prove them with a real prediction.
+
+    They always run and take seconds where nothing changed: the services may have been stopped, or
+    their settings changed, while no stage had anything to do.
+    """
+    with TaskGroup(group_id) as group:
+        tasks = [
+            stage_task(
+                stage,
+                action,
+                command,
+                task_id=task_id,
+                trigger_rule=TriggerRule.NONE_FAILED,
+                execution_timeout=SERVING_TIMEOUT,
+            )
+            for task_id, stage, action, command in (
+                ("deploy_auth", "auth", "deploy", ["deploy", "auth"]),
+                ("deploy_serve", "serve", "deploy", ["deploy", "serve"]),
+                ("smoke", "serve", "smoke", ["smoke"]),
+            )
+        ]
+        tasks[0] >> tasks[1] >> tasks[2]
     return group

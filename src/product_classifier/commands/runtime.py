@@ -57,7 +57,7 @@ def start(
         bool, typer.Option("--no-trigger", help="Only start the services.")
     ] = False,
 ) -> None:
-    """Starts Airflow and MLflow on this machine and runs the pipeline in them."""
+    """Starts Airflow and MLflow on this machine, runs the pipeline in them, and brings the API up."""
     from rich.console import Console
 
     from product_classifier.runtime.start import EmbeddedRun, StartOptions
@@ -77,7 +77,7 @@ def start(
 
 
 def stop() -> None:
-    """Ends Airflow, MLflow and everything they started."""
+    """Ends Airflow, MLflow, auth, serve and everything they started."""
     from product_classifier.runtime.start import stop as stop_all
 
     typer.echo("Stopped." if stop_all(_layout()) else "Nothing ran.")
@@ -117,14 +117,15 @@ def logs(
 
 
 def init_airflow() -> None:
-    """Creates or migrates Airflow's database, its pool and its login, without starting anything."""
+    """Creates or migrates Airflow's database, its pool and its logins, without starting anything."""
     from product_classifier.core.settings import get_settings
+    from product_classifier.runtime.api_services import has_users
     from product_classifier.runtime.dotenv import complete_dotenv
     from product_classifier.runtime.initialise import initialise_airflow, require_environments
 
     layout = _layout()
     require_environments(layout)
-    complete_dotenv(layout.dotenv)
+    complete_dotenv(layout.dotenv, has_users=has_users(layout))
     get_settings.cache_clear()
     layout.prepare()
     migrated = initialise_airflow(layout, get_settings())
@@ -155,7 +156,10 @@ def clean(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] 
     for path in found:
         if path.name != "__pycache__":
             typer.echo(f"  {path.relative_to(layout.root)}")
-    typer.echo("With .state go Airflow's run history and the local MLflow server's database.")
+    typer.echo(
+        "With .state go Airflow's run history, the local MLflow server's database, and the API's "
+        "users and signing keys."
+    )
     if not yes:
         typer.confirm("Remove these?", abort=True)
     typer.echo(f"Removed {len(remove(layout))} folders and files.")

@@ -203,9 +203,9 @@ class AuthSettings(_Base):
     def _check_test_user(self) -> Iterator[str]:
         password = self.test_user_password.get_secret_value() if self.test_user_password else ""
         if self.test_user and not password:
-            yield "TEST_USER is set without TEST_USER_PASSWORD: that user is not made."
+            yield "TEST_USER is set without TEST_USER_PASSWORD: auth does not start."
         if not self.test_user and (password or self.test_user_fullname):
-            yield "TEST_USER_PASSWORD or TEST_USER_FULLNAME is set without TEST_USER."
+            yield "TEST_USER_PASSWORD or TEST_USER_FULLNAME is set without TEST_USER: auth does not start."
         if password and (is_placeholder(password) or len(password) < MIN_PASSWORD_CHARACTERS):
             yield (
                 "TEST_USER_PASSWORD is a placeholder or has fewer than "

@@ -1,6 +1,9 @@
 """The inference networks: OpenVINO, each with its precision set explicitly. No TensorFlow."""
 
 import logging
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -66,7 +69,9 @@ def compile_network(
 
 
 def run_network(network: openvino.CompiledModel, rows: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Runs a network with one input and one output on all rows at once.
+    """Runs a network with one input and one output on all rows at once; for one thread at a time.
+
+    A compiled network keeps one request for such calls: several threads need a `RequestPool`.
 
     Returns:
         Shape `(N, ·)`, float32.
@@ -74,8 +79,53 @@ def run_network(network: openvino.CompiledModel, rows: NDArray[np.generic]) -> N
     Raises:
         TypeError: `rows` are of another type than the input. OpenVINO would convert them unasked.
     """
+    _check_rows(network, rows)
+    output: NDArray[np.float32] = network(rows)[network.output(0)]
+    return output.copy()
+
+
+def _check_rows(network: openvino.CompiledModel, rows: NDArray[np.generic]) -> None:
     wanted = network.input(0).get_element_type().to_dtype()
     if rows.dtype != wanted:
         raise TypeError(f"The network takes {wanted} rows. Received: {rows.dtype}.")
-    output: NDArray[np.float32] = network(rows)[network.output(0)]
-    return output.copy()
+
+
+class RequestPool:
+    """Lends a network's inference requests, each to one thread at a time; makes one only where none is idle.
+
+    So there are never more than were needed at once, and no lock is held while a network runs.
+    """
+
+    def __init__(self, network: openvino.CompiledModel) -> None:
+        self.network = network
+        self._idle: deque[openvino.InferRequest] = deque()  # its append and pop are atomic
+
+    def take(self) -> openvino.InferRequest:
+        """Gives a request that nobody uses; `give_back` it."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self.network.create_infer_request()
+
+    def give_back(self, request: openvino.InferRequest) -> None:
+        """Takes a request back that has finished."""
+        self._idle.append(request)
+
+    @contextmanager
+    def lend(self) -> Iterator[openvino.InferRequest]:
+        """Lends a request for the block; one that failed in it is not used again."""
+        request = self.take()
+        yield request
+        self.give_back(request)
+
+    def run(self, rows: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Does what `run_network` does, from any thread.
+
+        Raises:
+            TypeError: `rows` are of another type than the input.
+        """
+        _check_rows(self.network, rows)
+        with self.lend() as request:
+            request.infer({0: rows})
+            output: NDArray[np.float32] = request.get_output_tensor(0).data.copy()
+        return output

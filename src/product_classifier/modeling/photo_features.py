@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from product_classifier.core.bundle import Precision
 from product_classifier.features.images import to_vgg16_input
-from product_classifier.modeling.networks import compile_network, usable_precision
+from product_classifier.modeling.networks import RequestPool, compile_network, usable_precision
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,7 +31,7 @@ def round_features(features: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 class PhotoFeatureExtractor:
-    """Computes features with a pool of inference requests, one photo per request.
+    """Computes features with a pool of inference requests, one photo per request. Safe for many threads at once.
 
     Batching does not help the fast engines on a CPU; a pool as large as the engine's streams does. No callbacks, so no
     `AsyncInferQueue`: with those, OpenVINO 2026.4 hung in 2 of 6 trainings, when the network was freed while a worker
@@ -46,9 +46,10 @@ class PhotoFeatureExtractor:
         threads: int | None = None,
     ) -> None:
         self.precision = usable_precision(precision)
-        self._network = compile_network(network, self.precision, hint, threads)
-        self.feature_size = int(self._network.output(0).partial_shape[1].get_length())
-        self.requests = int(self._network.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        compiled = compile_network(network, self.precision, hint, threads)
+        self._pool = RequestPool(compiled)
+        self.feature_size = int(compiled.output(0).partial_shape[1].get_length())
+        self.requests = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
 
     def extract(self, photos: Iterable[NDArray[np.uint8] | None]) -> NDArray[np.float32]:
         """Computes the features of preprocessed photos in order.
@@ -59,8 +60,6 @@ class PhotoFeatureExtractor:
         Returns:
             Shape `(N, feature_size)`, float32 holding float16 values; zeros where there is no photo.
         """
-        # One more than run at a time, so that the next photo is there when one is done.
-        idle = [self._network.create_infer_request() for _ in range(self.requests + 1)]
         busy: deque[tuple[openvino.InferRequest, int]] = deque()
         found: dict[int, NDArray[np.float32]] = {}
 
@@ -68,21 +67,24 @@ class PhotoFeatureExtractor:
             request, index = busy.popleft()
             request.wait()
             found[index] = request.get_output_tensor(0).data[0].copy()
-            idle.append(request)
+            self._pool.give_back(request)
 
         count = 0
-        for index, pixels in enumerate(photos):
-            count = index + 1
-            if pixels is None:
-                continue
-            rows = to_vgg16_input(pixels)[None]  # (1, H, W, 3)
-            if not idle:
+        try:
+            for index, pixels in enumerate(photos):
+                count = index + 1
+                if pixels is None:
+                    continue
+                rows = to_vgg16_input(pixels)[None]  # (1, H, W, 3)
+                # One more than run at a time, so that the next photo is there when one is done.
+                if len(busy) > self.requests:
+                    finish_oldest()
+                request = self._pool.take()
+                busy.append((request, index))
+                request.start_async({0: rows})
+        finally:  # where the source of photos fails, what runs goes back too
+            while busy:
                 finish_oldest()
-            request = idle.pop()
-            request.start_async({0: rows})
-            busy.append((request, index))
-        while busy:
-            finish_oldest()
         features = np.zeros((count, self.feature_size), dtype=np.float32)
         for index, row in found.items():
             features[index] = row

@@ -31,7 +31,7 @@ from product_classifier.modeling.fusion import (
     fuse,
     modality_names,
 )
-from product_classifier.modeling.networks import compile_network, run_network
+from product_classifier.modeling.networks import RequestPool, compile_network
 from product_classifier.modeling.photo_features import PhotoFeatureExtractor
 
 AUTO, REVIEW = "auto", "review"
@@ -86,7 +86,7 @@ class Prediction:
 
 
 class Predictor:
-    """Scores products with one bundle. Holds no state but the bundle's: calls may come from any thread in turn."""
+    """Scores products with one bundle. Holds no state but the bundle's: many threads may call it at once."""
 
     def __init__(
         self, bundle: Bundle, hint: Literal["THROUGHPUT", "LATENCY"] = "THROUGHPUT"
@@ -104,8 +104,8 @@ class Predictor:
             read_json(bundle.file(parts.FUSION_WEIGHTS)), len(self.labels)
         )
         self.tokenizer = load_tokenizer(bundle.file(parts.TOKENIZER))
-        self._text = compile_network(bundle.file(parts.TEXT_NETWORK), "float32")
-        self._head = compile_network(bundle.file(parts.IMAGE_HEAD_NETWORK), "float32")
+        self._text = RequestPool(compile_network(bundle.file(parts.TEXT_NETWORK), "float32"))
+        self._head = RequestPool(compile_network(bundle.file(parts.IMAGE_HEAD_NETWORK), "float32"))
         self.extractor = PhotoFeatureExtractor(
             bundle.file(parts.IMAGE_BASE_NETWORK), manifest.backbone.precision, hint
         )
@@ -135,11 +135,11 @@ class Predictor:
     def text_logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Scores composed texts; shape `(N, K)`."""
         tokens = encode_texts(self.tokenizer, texts, self.bundle.manifest.preprocessing.max_tokens)
-        return run_network(self._text, tokens)
+        return self._text.run(tokens)
 
     def image_logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores photo features `(N, F)`; shape `(N, K)`."""
-        return run_network(self._head, features)
+        return self._head.run(features)
 
     def fuse(
         self,

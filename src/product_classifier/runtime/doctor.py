@@ -15,7 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from product_classifier.core.errors import ConfigurationError
-from product_classifier.core.settings import Settings, get_settings, is_placeholder
+from product_classifier.core.settings import (
+    MAX_PASSWORD_BYTES,
+    MIN_PASSWORD_CHARACTERS,
+    Settings,
+    get_settings,
+    is_placeholder,
+)
 from product_classifier.runtime.layout import Layout
 from product_classifier.runtime.ports import holder, is_free, next_free
 from product_classifier.runtime.supervision import Supervisor
@@ -83,6 +89,8 @@ def check_ports(layout: Layout, settings: Settings) -> Iterable[Finding]:
     for name, port in (
         ("AIRFLOW_PORT", settings.airflow_port),
         ("MLFLOW_PORT", settings.mlflow_port),
+        ("AUTH_PORT", settings.auth_port),
+        ("SERVE_PORT", settings.serve_port),
     ):
         if ours or is_free(port):
             yield Finding("ok", name, f"{port} is {'ours' if ours else 'free'}")
@@ -125,6 +133,10 @@ def check_engine() -> Iterable[Finding]:
 def _secrets(settings: Settings) -> dict[str, str]:
     fields = (
         "airflow_admin_password",
+        "airflow_trigger_password",
+        "admin_password",
+        "smoke_password",
+        "test_user_password",
         "dagshub_token",
         "mlflow_tracking_password",
         "aws_secret_access_key",
@@ -141,6 +153,7 @@ def check_settings(layout: Layout, settings: Settings) -> Iterable[Finding]:
     for name, value in _secrets(settings).items():
         if is_placeholder(value):
             yield Finding("fail", name, "is a placeholder: set a value of your own in .env")
+    yield from _check_admin(settings)
     for problem in settings.check_auth():
         yield Finding("warn", "Sign-in", problem)
     if layout.dotenv.exists() and layout.dotenv.stat().st_mode & 0o077:
@@ -159,6 +172,19 @@ def check_settings(layout: Layout, settings: Settings) -> Iterable[Finding]:
         yield Finding("fail", "DATA_SOURCE", f"{source} does not exist")
     else:
         yield Finding("ok", "DATA_SOURCE", source)
+
+
+def _check_admin(settings: Settings) -> Iterable[Finding]:
+    if settings.admin_password is None:
+        yield Finding("ok", "ADMIN_PASSWORD", "not set yet: `make start` generates it")
+        return
+    password = settings.admin_password.get_secret_value()
+    long_enough = len(password) >= MIN_PASSWORD_CHARACTERS
+    if not long_enough or len(password.encode()) > MAX_PASSWORD_BYTES:
+        message = f"must have {MIN_PASSWORD_CHARACTERS} characters to {MAX_PASSWORD_BYTES} bytes"
+        yield Finding("fail", "ADMIN_PASSWORD", message)
+    else:
+        yield Finding("ok", "ADMIN_PASSWORD", f"set, for {settings.admin_user}")
 
 
 def _check_dagshub(settings: Settings) -> Iterable[Finding]:

@@ -1,7 +1,7 @@
 """Waits until every service is healthy, for a bounded time, and says what it waits for."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +9,7 @@ import httpx
 
 from product_classifier.core.errors import RuntimeServiceError
 from product_classifier.core.settings import Settings
+from product_classifier.runtime.api_services import AUTH, SERVE, local_url, serve_url
 from product_classifier.runtime.layout import Layout
 from product_classifier.runtime.services import (
     AIRFLOW_API,
@@ -39,12 +40,20 @@ def _beats(report: dict[str, Any], part: str, since: float) -> bool:
     return datetime.fromisoformat(beat).timestamp() >= since
 
 
+def api_addresses(settings: Settings) -> dict[str, str]:
+    """Gives the addresses at which auth and serve are asked."""
+    return {AUTH: local_url(settings.auth_host, settings.auth_port), SERVE: serve_url(settings)}
+
+
 def healthy_services(settings: Settings, states: dict[str, ServiceState]) -> set[str]:
     """Asks each running service whether it is healthy; gives the names of those that are."""
     alive = {name: state for name, state in states.items() if state.alive}
     healthy = set()
     if MLFLOW in alive and _get(f"http://127.0.0.1:{settings.mlflow_port}/health"):
         healthy.add(MLFLOW)
+    for name, address in api_addresses(settings).items():
+        if name in alive and _get(f"{address}/ready"):
+            healthy.add(name)
     if AIRFLOW_API not in alive:
         return healthy
     url = f"http://127.0.0.1:{settings.airflow_port}/api/v2/monitor/health"
@@ -72,14 +81,16 @@ def wait_until_healthy(
     settings: Settings,
     show: Callable[[str], None],
     timeout_seconds: float = START_TIMEOUT_SECONDS,
+    names: Collection[str] | None = None,
 ) -> None:
-    """Waits for all services.
+    """Waits for services.
 
     Args:
         supervisor: The supervisor, with its services started.
         settings: Ports.
         show: Told what is still waited for, about twice a second.
         timeout_seconds: After this, waiting ends.
+        names: Only these are waited for; None: all of them.
 
     Raises:
         RuntimeServiceError: a service gave up or is not healthy in time; with the end of its log.
@@ -87,11 +98,12 @@ def wait_until_healthy(
     started = time.monotonic()
     while True:
         states = supervisor.states()
-        waiting = sorted(set(states) - healthy_services(settings, states))
+        wanted = set(states if names is None else names)
+        waiting = sorted(wanted - healthy_services(settings, states))
         if not waiting and states:
             return
         seconds = time.monotonic() - started
-        given_up = [name for name in waiting if states[name].state == "FATAL"]
+        given_up = [n for n in waiting if n in states and states[n].state == "FATAL"]
         if given_up or seconds > timeout_seconds:
             name = (given_up or waiting)[0]
             what = "ended again and again" if given_up else f"is not healthy after {seconds:.0f} s"

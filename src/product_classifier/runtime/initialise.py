@@ -1,6 +1,7 @@
 """Prepares Airflow: database, pool, password file. Does nothing where all is as it should be."""
 
 import json
+import secrets
 import subprocess
 from pathlib import Path
 
@@ -25,16 +26,26 @@ def require_environments(layout: Layout) -> None:
 
 
 def write_passwords(layout: Layout, settings: Settings) -> None:
-    """Gives Airflow the administrator's password; the file is private.
+    """Gives Airflow the passwords of its two accounts; the file is private.
 
     Raises:
-        ConfigurationError: no password is set.
+        ConfigurationError: no password is set, or both accounts have one name.
     """
     if settings.airflow_admin_password is None:
         raise ConfigurationError(
             "AIRFLOW_ADMIN_PASSWORD is not set. `make start` generates one into .env."
         )
+    if settings.airflow_trigger_user == settings.airflow_admin_user:
+        raise ConfigurationError(
+            "AIRFLOW_TRIGGER_USER must be another account than AIRFLOW_ADMIN_USER. "
+            f"Received: {settings.airflow_trigger_user!r} for both."
+        )
     content = {settings.airflow_admin_user: settings.airflow_admin_password.get_secret_value()}
+    trigger = settings.airflow_trigger_password
+    # Without a password nobody signs in as it: Airflow would generate one and print it.
+    content[settings.airflow_trigger_user] = (
+        trigger.get_secret_value() if trigger else secrets.token_urlsafe(32)
+    )
     path = layout.airflow_home / "passwords.json"
     wanted = json.dumps(content).encode()
     if not path.exists() or path.read_bytes() != wanted:

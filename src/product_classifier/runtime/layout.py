@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from product_classifier.core.errors import RuntimeServiceError
+from product_classifier.core.workspace import Workspace
 
 # Every process that we start carries this variable, and its children inherit it: so `stop` finds
 # them all.
@@ -19,6 +20,15 @@ class Layout:
     """Folders and programs of the embedded run of one checkout."""
 
     root: Path
+
+    @classmethod
+    def find(cls) -> "Layout":
+        """Finds the checkout whose embedded run this process belongs to, else the one it is in.
+
+        A task of the pipeline knows the first by the variable that it inherits.
+        """
+        state = os.environ.get(STATE_VARIABLE)
+        return cls(Path(state).parent if state else Workspace.find().root)
 
     @property
     def state(self) -> Path:
@@ -49,6 +59,26 @@ class Layout:
     def dags(self) -> Path:
         """The folder that Airflow reads."""
         return self.root / "airflow" / "dags"
+
+    @property
+    def airflow_config(self) -> Path:
+        """Modules of ours that Airflow itself imports."""
+        return self.root / "airflow" / "config"
+
+    @property
+    def deployed(self) -> Path:
+        """Names of the services that the pipeline deployed, as JSON."""
+        return self.state / "deployed.json"
+
+    @property
+    def auth_home(self) -> Path:
+        """Folder that auth runs in, and where its keys and database are unless set otherwise."""
+        return self.state / "auth"
+
+    @property
+    def example(self) -> Path:
+        """A product of the catalogue for the commands that `start` prints."""
+        return self.state / "example"
 
     @property
     def dotenv(self) -> Path:

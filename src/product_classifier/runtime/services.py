@@ -92,7 +92,7 @@ def _fernet_key(secret: str) -> str:
 
 
 def airflow_environment(layout: Layout, settings: Settings) -> dict[str, str]:
-    """Gives Airflow's configuration: SQLite, local executor, loopback only, one user."""
+    """Gives Airflow's configuration: SQLite, local executor, loopback only, two accounts."""
     home, port = layout.airflow_home, settings.airflow_port
     workspace = stage_workspace(layout, settings)
     options = {
@@ -101,7 +101,9 @@ def airflow_environment(layout: Layout, settings: Settings) -> dict[str, str]:
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__PARALLELISM": 3,  # each slot is a process kept ready; stages run one by one
         "CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
-        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{settings.airflow_admin_user}:admin",
+        "CORE__AUTH_MANAGER": "pipeline_auth_manager.PipelineAuthManager",
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{settings.airflow_admin_user}:admin,"
+        f"{settings.airflow_trigger_user}:pipeline_trigger",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": home / "passwords.json",
         "CORE__FERNET_KEY": _fernet_key(private_secret(home / "fernet.secret")),
         "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
@@ -125,6 +127,7 @@ def airflow_environment(layout: Layout, settings: Settings) -> dict[str, str]:
         **{f"AIRFLOW__{name}": str(value) for name, value in options.items()},
         **QUIET,
         "AIRFLOW_HOME": str(home),
+        "PYTHONPATH": str(layout.airflow_config),
         "PIPELINE_RUNTIME": "process",
         "PRODUCT_CLASSIFIER_WORKSPACE": str(workspace),
         "PRODUCT_CLASSIFIER_PROGRAM": str(layout.program("product-classifier")),
@@ -134,24 +137,29 @@ def airflow_environment(layout: Layout, settings: Settings) -> dict[str, str]:
     }
 
 
-def _lock_fingerprint(lock: Path) -> dict[str, str]:
-    # Other packages: the service has to be restarted.
+def lock_fingerprint(lock: Path) -> dict[str, str]:
+    """Gives a variable that changes with the installed packages, so that they restart a service."""
     return {"PRODUCT_CLASSIFIER_LOCK": sha256_file(lock)[:16]} if lock.exists() else {}
 
 
-def _folder_fingerprint(folder: Path) -> str:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+def folder_fingerprint(folder: Path, *parts: str) -> str:
+    """Hashes the files below a folder, or below some parts of it; caches do not count."""
+    chosen = [folder / part for part in parts] or [folder]
+    found = [p for part in chosen for p in ([part] if part.is_file() else part.rglob("*"))]
+    files = sorted(p for p in found if p.is_file() and "__pycache__" not in p.parts)
     content = [[str(p.relative_to(folder)), sha256_bytes(p.read_bytes())] for p in files]
     return sha256_bytes(canonical_json(content))[:16]
 
 
 def _airflow_services(layout: Layout, settings: Settings) -> list[Service]:
-    lock = _lock_fingerprint(layout.root / "airflow" / "uv.lock")
-    environment, machine = airflow_environment(layout, settings) | lock, machine_environment()
+    lock = lock_fingerprint(layout.root / "airflow" / "uv.lock")
+    config = {"PRODUCT_CLASSIFIER_CONFIG": folder_fingerprint(layout.airflow_config)}
+    environment = airflow_environment(layout, settings) | lock | config
+    machine = machine_environment()
     airflow = str(layout.airflow_program("airflow"))
     url = f"http://localhost:{settings.airflow_port}"
     # Changed DAG code restarts the parser, so that a run never starts from an old version of it.
-    parsing = {**environment, "PRODUCT_CLASSIFIER_DAGS": _folder_fingerprint(layout.dags)}
+    parsing = {**environment, "PRODUCT_CLASSIFIER_DAGS": folder_fingerprint(layout.dags)}
 
     def service(name: str, command: str, **options: object) -> Service:
         arguments = (airflow, *command.split())
@@ -189,7 +197,7 @@ def _mlflow_service(layout: Layout, settings: Settings) -> Service:
     )
     environment = {
         **QUIET,
-        **_lock_fingerprint(layout.root / "uv.lock"),
+        **lock_fingerprint(layout.root / "uv.lock"),
         # Job execution costs 30 s at start and 8 processes.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         STATE_VARIABLE: str(layout.state),
@@ -204,8 +212,8 @@ def _mlflow_service(layout: Layout, settings: Settings) -> Service:
     )
 
 
-def build_services(layout: Layout, settings: Settings) -> list[Service]:
-    """Lists the services; MLflow only where no other server is set."""
+def core_services(layout: Layout, settings: Settings) -> list[Service]:
+    """Lists what the pipeline itself needs: Airflow; MLflow only where no other server is set."""
     local = local_tracking_uri(settings)
     tracking = [_mlflow_service(layout, settings)] if settings.tracking_uri(local) == local else []
     return [*tracking, *_airflow_services(layout, settings)]

@@ -1,6 +1,7 @@
 """`product-classifier start`: from a checkout to a finished run, one step after the other."""
 
 import fcntl
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +15,21 @@ from product_classifier.core.errors import ConfigurationError, ExitCode, Runtime
 from product_classifier.core.settings import Settings, get_settings
 from product_classifier.core.workspace import Workspace
 from product_classifier.runtime.airflow_api import DAG_ID, FINISHED, AirflowAPI
+from product_classifier.runtime.api_services import (
+    API_SERVICES,
+    AUTH,
+    SERVE,
+    api_service,
+    build_services,
+    deployed_names,
+    has_users,
+    serve_url,
+)
 from product_classifier.runtime.choice import choose_runtime
-from product_classifier.runtime.dotenv import complete_dotenv
+from product_classifier.runtime.dotenv import Generated, complete_dotenv
+from product_classifier.runtime.example import example_commands
 from product_classifier.runtime.follow import RunFollower
-from product_classifier.runtime.health import wait_until_healthy
+from product_classifier.runtime.health import healthy_services, wait_until_healthy
 from product_classifier.runtime.initialise import (
     initialise_airflow,
     needs_migration,
@@ -29,13 +41,14 @@ from product_classifier.runtime.results import print_results
 from product_classifier.runtime.services import (
     AIRFLOW_DAG_PROCESSOR,
     MLFLOW,
-    build_services,
+    core_services,
     local_tracking_uri,
     stage_workspace,
 )
 from product_classifier.runtime.supervision import Supervisor
 
 DAG_TIMEOUT_SECONDS = 120.0
+DEPLOYED_TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -71,10 +84,12 @@ class EmbeddedRun:
     def start(self, options: StartOptions) -> ExitCode:
         """Starts what does not run, triggers the pipeline, follows it, prints the results."""
         require_environments(self.layout)
-        generated = complete_dotenv(self.layout.dotenv)
+        generated = complete_dotenv(self.layout.dotenv, has_users=has_users(self.layout))
+        # Now, not only at the end: what follows may fail, and these are shown once.
         if generated.airflow_password:
-            # Now, not only at the end: what follows may fail, and this is shown once.
             self.say(f"New password for Airflow, kept in .env: {generated.airflow_password}")
+        if generated.admin_password:
+            self.say(f"New password for the API, kept in .env: {generated.admin_password}")
         get_settings.cache_clear()  # .env may have just been written
         settings = get_settings()
         choice = choose_runtime(settings)
@@ -86,29 +101,52 @@ class EmbeddedRun:
         outcome = ExitCode.DONE
         if options.trigger:
             outcome = self._run_pipeline(settings, options)
-        self._print_addresses(settings, generated.airflow_password)
+        else:
+            self._wait_for_deployed(settings)
+        self._print_addresses(settings, generated)
         return outcome
 
     def bring_up(self, settings: Settings) -> None:
         """Starts or updates the services and waits until they are healthy."""
         started = time.monotonic()
         services = build_services(self.layout, settings)
+        core = [service.name for service in core_services(self.layout, settings)]
         running = {name for name, state in self.supervisor.states().items() if state.alive}
-        require_free(services, running)
+        # Those that the pipeline deploys at its end too: now is the time to say that a port is taken.
+        later = [api_service(self.layout, settings, name) for name in API_SERVICES]
+        require_free([*(s for s in services if s.name in core), *later], running)
         changed: list[str] = []
         with self.console.status("Starting") as status:
             if needs_migration(self.layout):
                 # MLflow is slow to start: it does so while Airflow's database is made.
-                changed += self.supervisor.apply([s for s in services if s.name == MLFLOW])
+                mlflow = [service for service in services if service.name == MLFLOW]
+                changed += self.supervisor.apply(mlflow, self._deployed)
                 status.update("Preparing Airflow's database")
             initialise_airflow(self.layout, settings)
-            changed += self.supervisor.apply(services)
-            wait_until_healthy(self.supervisor, settings, status.update)
+            changed += self.supervisor.apply(services, self._deployed)
+            # auth and serve are waited for by the tasks that deploy them: serve may have to wait for
+            # the model that this very run makes.
+            wait_until_healthy(self.supervisor, settings, status.update, names=core)
         seconds = time.monotonic() - started
         if changed:
             self.say(f"Started {', '.join(sorted(changed))} in {seconds:.0f} s.")
         else:
             self.say(f"Running already: {', '.join(sorted(running))}.")
+
+    def _deployed(self) -> list[str]:
+        return deployed_names(self.layout)
+
+    def _wait_for_deployed(self, settings: Settings) -> None:
+        names = self._deployed()
+        if not names:
+            self.say("auth and serve are deployed by the pipeline: `make start` runs it.")
+            return
+        with self.console.status("Waiting") as status:
+            try:
+                timeout = DEPLOYED_TIMEOUT_SECONDS
+                wait_until_healthy(self.supervisor, settings, status.update, timeout, names)
+            except RuntimeServiceError as error:
+                self.say(f"Warning: {error}")
 
     def _warn_of_workspace(self, settings: Settings) -> None:
         path = settings.project_host_path
@@ -162,14 +200,29 @@ class EmbeddedRun:
             self.say(f"Run {last['dag_run_id']} is under way: the new one starts after it.")
         return api.trigger(params)
 
-    def _print_addresses(self, settings: Settings, new_password: str | None) -> None:
+    def _print_addresses(self, settings: Settings, generated: Generated) -> None:
         login = f"login {settings.airflow_admin_user}, password "
-        login += new_password or "as AIRFLOW_ADMIN_PASSWORD in .env"
+        login += generated.airflow_password or "as AIRFLOW_ADMIN_PASSWORD in .env"
         address = f"http://localhost:{settings.airflow_port}/dags/{DAG_ID}"
         self.say(f"Airflow: {address} ({login})")
         local = local_tracking_uri(settings)
         self.say(f"MLflow:  {settings.tracking_uri(local).replace('127.0.0.1', 'localhost')}")
+        healthy = healthy_services(settings, self.supervisor.states())
+        if {AUTH, SERVE} <= healthy:
+            self._print_api(settings, generated)
         self.say("make status, make logs, make stop: see, read, end.")
+
+    def _print_api(self, settings: Settings, generated: Generated) -> None:
+        base = serve_url(settings).replace("127.0.0.1", "localhost")
+        # As settings are read: what the environment sets wins over .env.
+        exported = bool(os.environ.get("ADMIN_PASSWORD"))
+        where = "in the environment" if exported else "in .env"
+        login = generated.admin_password or f"as ADMIN_PASSWORD {where}"
+        self.say(f"API:     {base}/docs (login {settings.admin_user}, password {login})")
+        self.say(f"A token and a prediction, in {self.layout.root}:")
+        workspace = Workspace(stage_workspace(self.layout, settings))
+        for command in example_commands(self.layout, settings, workspace, exported=exported):
+            self.say(f"  {command}")
 
 
 def stop(layout: Layout) -> bool:

@@ -9,9 +9,9 @@ from rich.table import Table
 from product_classifier.core.errors import ProductClassifierError
 from product_classifier.core.settings import Settings
 from product_classifier.runtime.airflow_api import AirflowAPI
+from product_classifier.runtime.api_services import build_services
 from product_classifier.runtime.health import healthy_services
 from product_classifier.runtime.layout import Layout
-from product_classifier.runtime.services import build_services
 from product_classifier.runtime.supervision import ServiceState, Supervisor
 
 

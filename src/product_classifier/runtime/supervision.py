@@ -1,5 +1,6 @@
 """The supervisor (supervisord) and its services: start, update, stop, look."""
 
+import fcntl
 import json
 import shlex
 import shutil
@@ -8,6 +9,8 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +22,8 @@ from product_classifier.runtime import unix_rpc
 from product_classifier.runtime.launch import end_processes
 from product_classifier.runtime.layout import STATE_VARIABLE, Layout
 from product_classifier.runtime.services import AIRFLOW_SCHEDULER, Service
+
+STOP_TIMEOUT_SECONDS = 60  # requests in flight get so long at most; what is left then is ended
 
 _DAEMON = """\
 [unix_http_server]
@@ -72,24 +77,26 @@ def _escape(value: object) -> str:
     return str(value).replace("%", "%%")
 
 
-def render_configuration(layout: Layout, services: list[Service]) -> str:
-    """Renders the supervisor's configuration.
+def render_daemon(layout: Layout) -> str:
+    """Renders the part of the configuration that is about the supervisor itself."""
+    return _DAEMON.format(socket=_escape(layout.socket), state=_escape(layout.state))
+
+
+def render_program(layout: Layout, service: Service) -> str:
+    """Renders a service's part of the configuration.
 
     `%` is doubled, as its format expands it; log files are expanded twice there, so they are
     relative: the supervisor works in the state's folder.
     """
-    text = _DAEMON.format(socket=_escape(layout.socket), state=_escape(layout.state))
-    for service in services:
-        launcher = [sys.executable, "-m", "product_classifier.runtime.launch"]
-        specification = str(layout.services / f"{service.name}.json")
-        text += _PROGRAM.format(
-            name=service.name,
-            command=_escape(shlex.join([*launcher, specification, service.fingerprint()])),
-            directory=_escape(layout.state),
-            stop_seconds=service.stop_seconds,
-            log=f"logs/{service.name}.log",
-        )
-    return text
+    launcher = [sys.executable, "-m", "product_classifier.runtime.launch"]
+    specification = str(layout.services / f"{service.name}.json")
+    return _PROGRAM.format(
+        name=service.name,
+        command=_escape(shlex.join([*launcher, specification, service.fingerprint()])),
+        directory=_escape(layout.state),
+        stop_seconds=service.stop_seconds,
+        log=f"logs/{service.name}.log",
+    )
 
 
 class Supervisor:
@@ -122,26 +129,72 @@ class Supervisor:
             for item in found
         }
 
-    def apply(self, services: list[Service]) -> list[str]:
-        """Makes the supervisor run exactly these services.
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        # A start and a task that deploys may meet: the configuration is written by one at a time.
+        with (self.layout.state / "supervisor.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def apply(
+        self, services: list[Service], keep: Callable[[], Collection[str]] = tuple
+    ) -> list[str]:
+        """Makes the supervisor run exactly these services; starts the supervisor if need be.
+
+        Args:
+            services: What is to run.
+            keep: Names of others that stay as they are, asked for when nobody else changes anything.
 
         Returns:
             Names of the services that were started or restarted; what runs unchanged is left alone.
         """
+        with self._exclusively():
+            names = {service.name for service in services} | set(keep())
+            for path in self.layout.services.glob("*.conf"):
+                if path.stem not in names:
+                    path.unlink()
+            self._write(services)
+            if self.answers():
+                self._update()
+            else:
+                self._start_daemon()
+            return self._start_programs(self.states().values())
+
+    def add(self, service: Service) -> bool:
+        """Makes the running supervisor run this service too; every other one is left as it is.
+
+        Returns:
+            Whether it was started or restarted.
+
+        Raises:
+            RuntimeServiceError: no supervisor runs, or one that an older version has started.
+        """
+        with self._exclusively():
+            if not self.answers():
+                raise RuntimeServiceError("No supervisor runs: it was stopped.")
+            if set(self.states()) - {path.stem for path in self.layout.services.glob("*.conf")}:
+                raise RuntimeServiceError("An older version started the services: `make start`.")
+            self._write([service])
+            self._update()
+            return bool(self._start_programs([self.states()[service.name]]))
+
+    def _write(self, services: list[Service]) -> None:
+        folder = self.layout.services
         for service in services:
             content = json.dumps(service.specification(), indent=2).encode()
-            write_bytes_atomic(self.layout.services / f"{service.name}.json", content, mode=0o600)
-        configuration = self.layout.state / "supervisord.conf"
-        write_text_atomic(configuration, render_configuration(self.layout, services), mode=0o600)
-        if self.answers():
-            self._update()
-        else:
-            self._start_daemon()
+            write_bytes_atomic(folder / f"{service.name}.json", content, mode=0o600)
+            program = render_program(self.layout, service)
+            write_text_atomic(folder / f"{service.name}.conf", program, mode=0o600)
+        parts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.conf"))]
+        configuration = render_daemon(self.layout) + "".join(parts)
+        write_text_atomic(self.layout.state / "supervisord.conf", configuration, mode=0o600)
+
+    def _start_programs(self, states: Iterable[ServiceState]) -> list[str]:
         started = []
-        for name, state in self.states().items():
+        for state in states:
             if not state.alive:
-                self.call("startProcess", name, False)
-                started.append(name)
+                self.call("startProcess", state.name, False)
+                started.append(state.name)
         return started
 
     def _update(self) -> None:
@@ -177,20 +230,23 @@ class Supervisor:
         Returns:
             Whether anything ran.
         """
-        ran = False
-        if self.answers():
-            ran = True
-            states = self.states()
-            # The scheduler first, while the API still takes what its tasks report on their way out.
-            for name in sorted(states, key=lambda name: name != AIRFLOW_SCHEDULER):
-                if states[name].alive:
-                    self.call("stopProcess", name, name == AIRFLOW_SCHEDULER)
-            daemon = psutil.Process(self.call("getPID"))
-            self.call("shutdown")
-            psutil.wait_procs([daemon], timeout=60)
-        ran = self.end_leftovers() or ran
-        shutil.rmtree(self.layout.socket.parent, ignore_errors=True)
-        return ran
+        with self._exclusively():
+            ran = self.answers()
+            if ran:
+                self._stop_daemon()
+            ran = self.end_leftovers() or ran
+            shutil.rmtree(self.layout.socket.parent, ignore_errors=True)
+            return ran
+
+    def _stop_daemon(self) -> None:
+        states = self.states()
+        # The scheduler first, while the API still takes what its tasks report on their way out.
+        for name in sorted(states, key=lambda name: name != AIRFLOW_SCHEDULER):
+            if states[name].alive:
+                self.call("stopProcess", name, name == AIRFLOW_SCHEDULER)
+        daemon = psutil.Process(self.call("getPID"))
+        self.call("shutdown")
+        psutil.wait_procs([daemon], timeout=STOP_TIMEOUT_SECONDS)
 
     def end_leftovers(self) -> bool:
         """Ends what still carries our mark, as after a crash; True where there was something."""

@@ -233,8 +233,8 @@ def test_full_name_stands_in_for_the_user_name(monkeypatch: pytest.MonkeyPatch) 
     ("values", "problem"),
     [
         ({"TEST_USER": "jane"}, "without TEST_USER_PASSWORD"),
-        ({"TEST_USER_PASSWORD": "a-fine-password"}, "without TEST_USER."),
-        ({"TEST_USER_FULLNAME": "Jane"}, "without TEST_USER."),
+        ({"TEST_USER_PASSWORD": "a-fine-password"}, "without TEST_USER:"),
+        ({"TEST_USER_FULLNAME": "Jane"}, "without TEST_USER:"),
         ({"TEST_USER": "jane", "TEST_USER_PASSWORD": "seven77"}, "fewer than 8"),
         ({"TEST_USER": "jane", "TEST_USER_PASSWORD": "password"}, "placeholder"),
         ({"TEST_USER": "jane", "TEST_USER_PASSWORD": "é" * 37}, "more than 72 bytes"),

@@ -186,5 +186,6 @@ def test_a_bundle_of_other_preprocessing_is_refused(
 
 
 def test_every_network_of_the_bundle_runs_in_the_manifests_precision(predictor: Predictor) -> None:
-    for network in (predictor._text, predictor._head, predictor.extractor._network):
-        assert network.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
+    for pool in (predictor._text, predictor._head, predictor.extractor._pool):
+        hint = pool.network.get_property("INFERENCE_PRECISION_HINT")
+        assert hint.get_type_name() == "f32"

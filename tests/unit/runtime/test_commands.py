@@ -1,11 +1,13 @@
 """The small parts behind the commands: assignments, clean, runtime choice, set-up, help."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import typer
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from product_classifier.commands import runtime as commands
@@ -69,11 +71,26 @@ def test_clean_removes_caches_and_state_and_never_data_models_or_runs(layout):
     assert not list((layout.root / "src").rglob("__pycache__"))
 
 
-def test_airflows_password_file_is_private_and_follows_the_setting(layout, settings):
+def test_airflows_password_file_is_private_and_follows_the_settings(layout, settings):
+    settings = settings.model_copy(
+        update={"airflow_trigger_password": SecretStr("another password")}
+    )
     write_passwords(layout, settings)
     path = layout.airflow_home / "passwords.json"
-    assert path.read_text() == '{"admin": "a password"}'
+    assert json.loads(path.read_text()) == {"admin": "a password", "trigger": "another password"}
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_without_a_password_nobody_signs_in_as_the_account_that_triggers(layout, settings):
+    write_passwords(layout, settings)
+    content = json.loads((layout.airflow_home / "passwords.json").read_text())
+    assert len(content["trigger"]) > 30
+
+
+def test_one_name_for_both_of_airflows_accounts_is_refused(layout, settings):
+    same = settings.model_copy(update={"airflow_trigger_user": settings.airflow_admin_user})
+    with pytest.raises(ConfigurationError, match="AIRFLOW_TRIGGER_USER must be another"):
+        write_passwords(layout, same)
 
 
 def test_a_database_made_by_other_packages_is_migrated(layout):

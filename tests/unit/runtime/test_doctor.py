@@ -32,6 +32,22 @@ def test_a_placeholder_secret_fails(layout, settings):
     assert ("DAGSHUB_TOKEN", "fail") in found
 
 
+@pytest.mark.parametrize(
+    ("password", "expected"), [(None, "ok"), ("long enough", "ok"), ("short", "fail")]
+)
+def test_the_administrators_password_is_looked_at(layout, settings, password, expected):
+    secret = SecretStr(password) if password else None
+    chosen = settings.model_copy(update={"admin_password": secret})
+    findings = list(check_settings(layout, chosen))
+    assert level(findings, "ADMIN_PASSWORD") == expected
+    assert not any(password in finding.message for finding in findings if password)
+
+
+def test_every_port_of_a_service_is_looked_at(layout, settings):
+    found = {finding.subject for finding in check_ports(layout, settings)}
+    assert found == {"AIRFLOW_PORT", "MLFLOW_PORT", "AUTH_PORT", "SERVE_PORT"}
+
+
 def test_root_as_airflows_user_is_a_warning(layout, settings):
     chosen = settings.model_copy(update={"airflow_uid": 0})
     assert level(check_settings(layout, chosen), "AIRFLOW_UID") == "warn"

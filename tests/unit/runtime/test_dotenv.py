@@ -3,22 +3,51 @@ from dotenv import dotenv_values
 
 from product_classifier.runtime.dotenv import complete_dotenv, private_secret
 
+NAMES = (
+    "AIRFLOW_ADMIN_PASSWORD",
+    "AIRFLOW_TRIGGER_PASSWORD",
+    "ADMIN_PASSWORD",
+    "SMOKE_PASSWORD",
+)
+
 
 @pytest.fixture(autouse=True)
 def _no_password_in_the_environment(monkeypatch):
-    monkeypatch.delenv("AIRFLOW_ADMIN_PASSWORD", raising=False)
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
 
 
 def mode(path):
     return path.stat().st_mode & 0o777
 
 
-def test_a_first_start_generates_a_password_into_a_private_file(tmp_path):
+def test_a_first_start_generates_passwords_into_a_private_file(tmp_path):
     path = tmp_path / ".env"
     generated = complete_dotenv(path)
-    assert len(generated.airflow_password) >= 12
-    assert dotenv_values(path)["AIRFLOW_ADMIN_PASSWORD"] == generated.airflow_password
+    written = dotenv_values(path)
+    assert set(written) == set(NAMES)
+    assert len(set(written.values())) == len(NAMES)
+    assert all(len(value) >= 16 for value in written.values())
+    assert written["AIRFLOW_ADMIN_PASSWORD"] == generated.airflow_password
+    assert written["ADMIN_PASSWORD"] == generated.admin_password
     assert mode(path) == 0o600
+    assert not any(value in repr(generated) for value in written.values())
+
+
+def test_only_what_is_missing_is_generated(tmp_path):
+    path = tmp_path / ".env"
+    path.write_text("ADMIN_PASSWORD=of my own\nSMOKE_PASSWORD=\n")
+    generated = complete_dotenv(path)
+    assert generated.admin_password is None
+    assert set(generated.passwords) == set(NAMES) - {"ADMIN_PASSWORD"}
+    assert dotenv_values(path)["ADMIN_PASSWORD"] == "of my own"
+    assert len(dotenv_values(path)["SMOKE_PASSWORD"]) >= 16
+
+
+def test_no_password_is_made_up_for_an_administrator_who_is_there(tmp_path):
+    generated = complete_dotenv(tmp_path / ".env", has_users=True)
+    assert generated.admin_password is None
+    assert "ADMIN_PASSWORD" not in dotenv_values(tmp_path / ".env")
 
 
 def test_a_second_start_changes_nothing(tmp_path):
@@ -40,15 +69,17 @@ def test_lines_that_are_there_stay_as_they_are(tmp_path, last):
 
 def test_a_password_of_the_users_own_is_kept_and_the_file_made_private(tmp_path):
     path = tmp_path / ".env"
-    path.write_text("AIRFLOW_ADMIN_PASSWORD=mine\n")
+    content = "".join(f"{name}=mine\n" for name in NAMES)
+    path.write_text(content)
     path.chmod(0o644)
     assert complete_dotenv(path).airflow_password is None
-    assert path.read_text() == "AIRFLOW_ADMIN_PASSWORD=mine\n"
+    assert path.read_text() == content
     assert mode(path) == 0o600
 
 
 def test_a_password_in_the_environment_is_not_written_down(tmp_path, monkeypatch):
-    monkeypatch.setenv("AIRFLOW_ADMIN_PASSWORD", "exported")
+    for name in NAMES:
+        monkeypatch.setenv(name, "exported")
     assert complete_dotenv(tmp_path / ".env").airflow_password is None
     assert not (tmp_path / ".env").exists()
 

@@ -8,7 +8,7 @@ from product_classifier.runtime import services
 from product_classifier.runtime.services import (
     MLFLOW,
     airflow_environment,
-    build_services,
+    core_services,
     stage_workspace,
 )
 
@@ -35,29 +35,29 @@ def test_both_sides_pass_the_same_variables_of_the_machine(contract):
 
 
 def test_an_unchanged_service_keeps_its_fingerprint(layout, settings):
-    first = [service.fingerprint() for service in build_services(layout, settings)]
-    assert first == [service.fingerprint() for service in build_services(layout, settings)]
+    first = [service.fingerprint() for service in core_services(layout, settings)]
+    assert first == [service.fingerprint() for service in core_services(layout, settings)]
 
 
 def test_a_changed_port_changes_the_services_that_use_it(layout, settings):
-    before = {s.name: s.fingerprint() for s in build_services(layout, settings)}
+    before = {s.name: s.fingerprint() for s in core_services(layout, settings)}
     other = settings.model_copy(update={"mlflow_port": 5099})
-    after = {s.name: s.fingerprint() for s in build_services(layout, other)}
+    after = {s.name: s.fingerprint() for s in core_services(layout, other)}
     assert {name for name in before if before[name] != after[name]} == {MLFLOW}
 
 
 def test_changed_dag_code_restarts_the_dag_processor_only(layout, settings):
-    before = {s.name: s.fingerprint() for s in build_services(layout, settings)}
+    before = {s.name: s.fingerprint() for s in core_services(layout, settings)}
     (layout.dags / "ml_pipeline.py").write_text("# new\n")
-    after = {s.name: s.fingerprint() for s in build_services(layout, settings)}
+    after = {s.name: s.fingerprint() for s in core_services(layout, settings)}
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"airflow-dag-processor"}
 
 
 def test_the_shells_own_variables_restart_nothing(layout, settings, monkeypatch):
-    before = [s.fingerprint() for s in build_services(layout, settings)]
+    before = [s.fingerprint() for s in core_services(layout, settings)]
     monkeypatch.setenv("PATH", "/somewhere/else")
-    assert before == [s.fingerprint() for s in build_services(layout, settings)]
+    assert before == [s.fingerprint() for s in core_services(layout, settings)]
 
 
 def test_a_users_own_airflow_configuration_does_not_leak_in(layout, settings, monkeypatch):
@@ -81,7 +81,7 @@ def test_exported_settings_reach_the_stages_and_the_password_does_not(
 def test_every_service_listens_on_this_machine_only(layout, settings):
     environment = airflow_environment(layout, settings)
     assert environment["AIRFLOW__API__HOST"] == "127.0.0.1"
-    (mlflow,) = [s for s in build_services(layout, settings) if s.name == MLFLOW]
+    (mlflow,) = [s for s in core_services(layout, settings) if s.name == MLFLOW]
     assert mlflow.command[mlflow.command.index("--host") + 1] == "127.0.0.1"
 
 
@@ -92,12 +92,12 @@ def test_a_tasks_token_outlives_the_longest_training(layout, settings):
 
 def test_no_local_mlflow_where_another_server_is_set(layout, settings):
     remote = settings.model_copy(update={"mlflow_tracking_uri": "https://mlflow.example.org"})
-    assert MLFLOW not in {service.name for service in build_services(layout, remote)}
+    assert MLFLOW not in {service.name for service in core_services(layout, remote)}
 
 
 def test_no_secret_shows_in_a_services_text(layout, settings):
     environment = airflow_environment(layout, settings)
-    text = repr(build_services(layout, settings))
+    text = repr(core_services(layout, settings))
     assert environment["AIRFLOW__API_AUTH__JWT_SECRET"] not in text
 
 

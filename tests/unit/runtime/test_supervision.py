@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -67,6 +68,44 @@ def test_services_start_once_and_only_what_changed_starts_again(supervisor, layo
     assert after["two"] != pids["two"]
     supervisor.apply([one])
     assert set(supervisor.states()) == {"one"}
+
+
+def test_a_service_is_added_beside_the_others_and_replaced_alone(supervisor, layout):
+    supervisor.apply([service(layout, "one")])
+    pid = supervisor.states()["one"].pid
+    assert supervisor.add(service(layout, "two")) is True
+    assert supervisor.add(service(layout, "two")) is False
+    second = supervisor.states()["two"].pid
+    assert supervisor.add(service(layout, "two", LEVEL="new")) is True
+    states = supervisor.states()
+    assert states["one"].pid == pid
+    assert states["two"].pid != second
+    # A start that knows nothing of it leaves it alone where it is told to.
+    assert supervisor.apply([service(layout, "one")], keep=lambda: ["two"]) == []
+    assert supervisor.states()["two"].pid == states["two"].pid
+    supervisor.apply([service(layout, "one")])
+    assert set(supervisor.states()) == {"one"}
+
+
+def test_nothing_is_added_where_no_supervisor_runs(supervisor, layout):
+    with pytest.raises(RuntimeServiceError, match="No supervisor runs"):
+        supervisor.add(service(layout, "one"))
+
+
+def test_services_of_an_older_version_are_not_swept_away(supervisor, layout):
+    supervisor.apply([service(layout, "one")])
+    (layout.services / "one.conf").unlink()
+    with pytest.raises(RuntimeServiceError, match="older version"):
+        supervisor.add(service(layout, "two"))
+    assert supervisor.states()["one"].alive
+
+
+def test_changes_at_the_same_time_all_count(supervisor, layout):
+    supervisor.apply([service(layout, "one")])
+    names = [f"extra{number}" for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda name: supervisor.add(service(layout, name)), names))
+    assert set(supervisor.states()) == {"one", *names}
 
 
 def test_stop_leaves_no_process_not_even_stubborn_children(supervisor, layout):

@@ -1,0 +1,70 @@
+"""What Prometheus learns about sign-ins. No label holds a user or an address."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from product_classifier.web.tokens import TOKEN_REASONS
+
+LOGIN_OUTCOMES = ("success", "refused", "locked_out", "busy")
+REFRESH_OUTCOMES = ("success", "unknown", "expired", "revoked", "reused", "disabled")
+
+
+class AuthMetrics:
+    """The counters, each with all its series from the start: a series that appears with the first error has no rate."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._logins = Counter(
+            "product_classifier_auth_logins_total",
+            "Sign-ins by outcome.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._lockouts = Counter(
+            "product_classifier_auth_lockouts_total",
+            "Times that a user and address were locked out.",
+            registry=registry,
+        )
+        self._refreshes = Counter(
+            "product_classifier_auth_refreshes_total",
+            "Uses of refresh tokens by outcome.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._rejections = Counter(
+            "product_classifier_auth_token_rejections_total",
+            "Access tokens refused, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self._waiting = Gauge(
+            "product_classifier_auth_hashing_waiting",
+            "Sign-ins that wait for a processor or have one.",
+            registry=registry,
+        )
+        for outcome in LOGIN_OUTCOMES:
+            self._logins.labels(outcome)
+        for outcome in REFRESH_OUTCOMES:
+            self._refreshes.labels(outcome)
+        for reason in sorted(TOKEN_REASONS):
+            self._rejections.labels(reason)
+
+    def count_login(self, outcome: str) -> None:
+        """Counts a sign-in."""
+        self._logins.labels(outcome).inc()
+
+    def count_lockout(self) -> None:
+        """Counts a pair that was locked out."""
+        self._lockouts.inc()
+
+    def count_refresh(self, outcome: str) -> None:
+        """Counts a use of a refresh token."""
+        self._refreshes.labels(outcome).inc()
+
+    def count_rejection(self, reason: str) -> None:
+        """Counts a refused access token."""
+        self._rejections.labels(reason).inc()
+
+    def watch_waiting(self, read: Callable[[], float]) -> None:
+        """Reads the length of the hashing queue when it is asked for."""
+        self._waiting.set_function(read)

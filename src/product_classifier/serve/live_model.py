@@ -1,0 +1,123 @@
+"""One loaded bundle, ready to answer: what a request holds on to from its first to its last step."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from product_classifier.core.bundle import Manifest
+from product_classifier.core.errors import ArtifactError
+from product_classifier.modeling.predictor import Prediction, Predictor, ProductInput
+
+Hint = Literal["THROUGHPUT", "LATENCY"]
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Seconds that one product spent, and where."""
+
+    wait: float
+    decode: float
+    photo: float
+    text: float  # text branch, fusion and decision
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The answer for one product, with what an explanation needs: never the photo itself."""
+
+    prediction: Prediction
+    text: str
+    features: NDArray[np.float32]  # photo features (1, F); zeros without a photo
+    has_image: bool
+    phases: Phases
+
+
+@dataclass(frozen=True)
+class LiveModel:
+    """A bundle with its networks compiled and run once. Never changed: a swap puts another one in its place."""
+
+    predictor: Predictor
+    loaded_at: float  # seconds since the epoch
+
+    @classmethod
+    def load(cls, path: Path, hint: Hint = "THROUGHPUT") -> "LiveModel":
+        """Verifies every file of the bundle at `path`, sets it up and warms it up.
+
+        Raises:
+            ArtifactError: the bundle is missing, damaged, of another schema, or its networks do not answer.
+        """
+        try:
+            predictor = Predictor.load(path, hint)
+            _warm_up(predictor)
+        except ArtifactError:
+            raise
+        except (
+            Exception
+        ) as error:  # intact by its hashes and still no model: a fault of who made it
+            raise ArtifactError(
+                f"Bundle {path} can't be loaded: {type(error).__name__}: {error}"
+            ) from error
+        return cls(predictor, time.time())
+
+    @property
+    def bundle_id(self) -> str:
+        """Short name of the bundle's content."""
+        return self.predictor.bundle.bundle_id
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says about itself."""
+        return self.predictor.bundle.manifest
+
+    @property
+    def path(self) -> Path:
+        """Where the bundle lies."""
+        return self.predictor.bundle.path
+
+    @property
+    def precision(self) -> str:
+        """What photos are really calculated in on this machine."""
+        return self.predictor.extractor.precision
+
+    @property
+    def warmed(self) -> bool:
+        """Whether every network has answered once: there is no other way to have a LiveModel."""
+        return True
+
+    def score(self, product: ProductInput, wait: float = 0.0) -> Scored:
+        """Answers for one product; safe for many threads at once."""
+        started = time.perf_counter()
+        decoded = self.predictor.decode(product)
+        after_decode = time.perf_counter()
+        features = self.predictor.extractor.extract([decoded.pixels])
+        after_photo = time.perf_counter()
+        has_image = decoded.pixels is not None
+        probabilities = self.predictor.fuse([decoded.text], features, np.array([has_image]))
+        [prediction] = self.predictor.encode([decoded], probabilities)
+        phases = Phases(
+            wait,
+            after_decode - started,
+            after_photo - after_decode,
+            time.perf_counter() - after_photo,
+        )
+        return Scored(prediction, decoded.text, features, has_image, phases)
+
+
+def _warm_up(predictor: Predictor) -> None:
+    """Runs every stream once, so that the first caller does not pay for what is set up on first use.
+
+    Raises:
+        ArtifactError: an answer is not finite.
+    """
+    size = predictor.bundle.manifest.preprocessing.image_size
+    blank = np.full((size, size, 3), 255, dtype=np.uint8)
+    features = predictor.extractor.extract([blank] * (predictor.extractor.requests + 1))
+    probabilities = predictor.fuse(["[TITLE] produit"], features[:1], np.array([True]))
+    if not np.isfinite(probabilities).all():
+        raise ArtifactError(
+            f"Bundle {predictor.bundle.bundle_id} gives answers that are no numbers."
+        )

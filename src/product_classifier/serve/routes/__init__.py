@@ -1,0 +1,1 @@
+"""The routes of the prediction API, one file per subject."""

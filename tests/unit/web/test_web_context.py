@@ -1,0 +1,204 @@
+"""Request ids, the log line, headers of every answer, methods, CORS, and addresses behind proxies."""
+
+import logging
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from guarded_app import AUTHORIZATION, guarded_app
+from product_classifier.core.errors import ConfigurationError
+from product_classifier.web.app import parse_origins
+from product_classifier.web.context import RequestContext
+from product_classifier.web.problems import MEDIA_TYPE
+from product_classifier.web.proxies import TrustedProxies, client_address
+
+
+@pytest.mark.parametrize("given", ["abc", "A.b_c-9", "x" * 64])
+def test_a_request_id_is_taken_from_the_caller(given: str) -> None:
+    with TestClient(guarded_app()) as client:
+        answer = client.get("/open", headers={"X-Request-ID": given})
+    assert answer.headers["x-request-id"] == given
+
+
+@pytest.mark.parametrize("given", [None, "", "x" * 65, "a b", "a\tb", 'a"b', "é", "a;b"])
+def test_another_request_id_is_replaced(given: str | None) -> None:
+    headers = {} if given is None else {"X-Request-ID": given.encode("latin-1")}
+    with TestClient(guarded_app()) as client:
+        answer = client.get("/nothing", headers=headers)  # type: ignore[arg-type]
+    made = answer.headers["x-request-id"]
+    assert made != given
+    assert len(made) == 32
+    assert answer.json()["request_id"] == made
+
+
+def test_every_request_makes_one_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    entries: list[dict[str, Any]] = []
+    caplog.set_level(logging.INFO, "product_classifier.access")
+    with TestClient(guarded_app(on_entry=entries.append), client=("10.0.0.1", 1)) as client:
+        client.get("/who", headers={**AUTHORIZATION, "X-Request-ID": "r1"})
+        client.get("/items/8675309?token=hidden", headers=AUTHORIZATION)
+        client.get("/secret-path", headers=AUTHORIZATION)
+        client.request("BREW", "/open")
+    lines = [record for record in caplog.records if record.name == "product_classifier.access"]
+    assert len(lines) == len(entries) == 4
+    first = vars(lines[0])
+    wanted = {"request_id": "r1", "method": "GET", "route": "/who", "status": 200}
+    wanted |= {"user": "alice", "bundle_id": "b1", "address": "10.0.0.1"}
+    assert {name: first[name] for name in wanted} == wanted
+    assert first["milliseconds"] >= 0
+    assert [entry["route"] for entry in entries] == [
+        "/who",
+        "/items/{number}",
+        "unmatched",
+        "/open",
+    ]
+    assert entries[3]["method"] == "OTHER"
+    everything = caplog.text + str(entries) + str([vars(line) for line in lines])
+    for hidden in ("hidden", "secret-path", "BREW", "8675309", "good.token"):
+        assert hidden not in everything
+
+
+@pytest.mark.parametrize("path", ["/open", "/nothing", "/fault", "/items/x"])
+def test_every_answer_has_the_security_headers(path: str) -> None:
+    with TestClient(guarded_app(), headers=AUTHORIZATION) as client:
+        headers = client.get(path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["content-security-policy"].startswith("default-src 'none'")
+
+
+def test_a_fault_is_500_without_details_and_logged_with_the_id(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with TestClient(guarded_app(), headers=AUTHORIZATION) as client:
+        answer = client.get("/fault", headers={"X-Request-ID": "r9"})
+        assert 'handler="/fault",method="GET",status="5xx"} 1.0' in client.get("/metrics").text
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == MEDIA_TYPE
+    assert "secret detail" not in answer.text
+    assert answer.json()["request_id"] == "r9"
+    [record] = [record for record in caplog.records if record.exc_info]
+    assert vars(record)["request_id"] == "r9"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nothing", 404),
+        ("POST", "/open", 405),
+        ("BREW", "/open", 405),
+        ("OPTIONS", "/open", 405),
+        ("GET", "/items/x", 422),
+        ("GET", "/problem", 409),
+        ("GET", "/docs/assets/nothing", 404),
+        ("POST", "/docs/assets/favicon.png", 405),
+        ("GET", "/%ff%fe", 404),
+    ],
+)
+def test_every_error_is_a_problem(method: str, path: str, status: int) -> None:
+    with TestClient(guarded_app(), headers=AUTHORIZATION) as client:
+        answer = client.request(method, path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == MEDIA_TYPE
+    assert {"type", "title", "status", "detail", "instance", "request_id"} <= answer.json().keys()
+    assert answer.json()["status"] == status
+
+
+def test_a_problem_keeps_its_headers_and_members() -> None:
+    with TestClient(guarded_app(), headers=AUTHORIZATION) as client:
+        answer = client.get("/problem")
+    assert answer.headers["retry-after"] == "3"
+    assert answer.json()["field"] == "name"
+
+
+def test_validation_names_fields_and_never_repeats_values() -> None:
+    with TestClient(guarded_app(), headers=AUTHORIZATION) as client:
+        answer = client.get("/items/hunter2")
+    assert [error["field"] for error in answer.json()["errors"]] == ["number"]
+    assert "hunter2" not in str(answer.json()["errors"]) + answer.json()["detail"]
+
+
+def test_head_is_get_without_the_body() -> None:
+    with TestClient(guarded_app()) as client:
+        get, head = client.get("/open"), client.head("/open")
+        assert client.head("/who").status_code == 401
+        assert client.head("/open-post").status_code == 405
+    assert head.status_code == 200
+    assert head.content == b""
+    assert head.headers["content-length"] == get.headers["content-length"]
+
+
+def test_only_listed_origins_may_read_answers() -> None:
+    app = guarded_app(origins=("https://shop.example",))
+    ask = {"Access-Control-Request-Method": "POST"}
+    with TestClient(app) as client:
+        good = client.options("/upload", headers={"Origin": "https://shop.example", **ask})
+        bad = client.options("/upload", headers={"Origin": "https://evil.example", **ask})
+        refused = client.get("/who", headers={"Origin": "https://shop.example"})
+        other = client.get("/open", headers={"Origin": "https://evil.example"})
+    assert good.status_code == 200
+    assert good.headers["access-control-allow-origin"] == "https://shop.example"
+    assert bad.status_code == 400
+    assert bad.headers["content-type"] == MEDIA_TYPE
+    assert "access-control-allow-origin" not in bad.headers
+    assert refused.headers["access-control-allow-origin"] == "https://shop.example"
+    assert "access-control-allow-credentials" not in refused.headers
+    assert "access-control-allow-origin" not in other.headers
+
+
+@pytest.mark.parametrize("text", ["*", "shop.example", "https://a.example/", "ftp://a", "null"])
+def test_what_is_no_origin_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="CORS_ALLOW_ORIGINS"):
+        parse_origins(f"https://good.example,{text}")
+
+
+def test_too_many_requests_at_one_time_are_503_and_health_still_answers() -> None:
+    app = guarded_app()
+    for middleware in app.user_middleware:
+        if middleware.cls is RequestContext:
+            middleware.kwargs["max_requests"] = 0
+    with TestClient(app) as client:
+        answer = client.get("/open")
+        assert client.get("/health").status_code == 200
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "expected"),
+    [
+        ("9.9.9.9", "1.1.1.1", "9.9.9.9"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "1.1.1.1", "1.1.1.1"),
+        ("10.0.0.1", "6.6.6.6, 1.1.1.1", "1.1.1.1"),
+        ("10.0.0.1", "6.6.6.6, 1.1.1.1, 10.0.0.7", "1.1.1.1"),
+        ("10.0.0.1", "10.0.0.5, 10.0.0.7", "10.0.0.5"),
+        ("10.0.0.1", "1.1.1.1, nonsense", "10.0.0.1"),
+        ("10.0.0.1", "1.1.1.1, nonsense, 10.0.0.7", "10.0.0.7"),
+        ("10.0.0.1", "1.1.1.1:8080", "10.0.0.1"),
+        ("::ffff:10.0.0.1", "1.1.1.1", "1.1.1.1"),
+        ("fd00::1", "2001:db8::5", "2001:db8::5"),
+        ("testclient", "1.1.1.1", "unknown"),
+        ("10.0.0.1", "6.6.6.6," * 30 + "10.0.0.2," * 25 + "10.0.0.3", "10.0.0.2"),
+    ],
+)
+def test_the_callers_address(peer: str, forwarded: str, expected: str) -> None:
+    headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
+    scope = {"client": (peer, 1), "headers": headers}
+    assert client_address(scope, TrustedProxies.parse("10.0.0.0/8, fd00::/8")) == expected
+
+
+def test_headers_that_come_twice_are_one_list() -> None:
+    headers = [(b"x-forwarded-for", b"6.6.6.6"), (b"x-forwarded-for", b"1.1.1.1")]
+    scope = {"client": ("10.0.0.1", 1), "headers": headers}
+    assert client_address(scope, TrustedProxies.parse("10.0.0.1")) == "1.1.1.1"
+    assert client_address(scope, TrustedProxies.parse(None)) == "10.0.0.1"
+    assert client_address({"client": None, "headers": []}, TrustedProxies()) == "unknown"
+
+
+@pytest.mark.parametrize("text", ["localhost", "10.0.0.1/8", "10.0.0", "10.0.0.0/33", "*"])
+def test_nonsense_proxies_are_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="TRUSTED_PROXIES"):
+        TrustedProxies.parse(text)

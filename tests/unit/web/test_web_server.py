@@ -1,0 +1,97 @@
+"""The server itself: what is no HTTP, slow headers, taken ports, and a start that fails."""
+
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import pytest
+from fastapi import FastAPI
+
+from guarded_app import guarded_app
+from live_server import is_closed, live_server, read_answer
+from product_classifier.core.errors import ArtifactError, RuntimeServiceError
+from product_classifier.web import server as module
+from product_classifier.web.server import run_service
+
+
+@pytest.fixture
+def _signals_as_before() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@contextmanager
+def short(monkeypatch: pytest.MonkeyPatch, name: str, value: float) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, value)
+        yield
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"hello\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n",
+    ],
+    ids=["tls", "words", "header", "no-host", "length", "encoding", "nul"],
+)
+def test_what_is_no_request_gets_a_problem_and_the_connection_ends(data: bytes) -> None:
+    with live_server(guarded_app()) as live, live.connect() as sock:
+        sock.sendall(data + b"\r\n\r\n")
+        answer = read_answer(sock)
+        assert is_closed(sock)
+    assert 400 <= answer.status < 600
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "server" not in answer.headers
+
+
+def test_dripped_headers_end_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    with short(monkeypatch, "HEADER_SECONDS", 0.4), live_server(guarded_app()) as live:
+        with live.connect() as sock:
+            sock.sendall(b"GET /open HTTP/1.1\r\nHost: a\r\nX-A: ")
+            assert read_answer(sock).status == 408
+            assert is_closed(sock)
+        with live.connect() as sock:  # the same on a connection that was used before
+            sock.sendall(b"GET /open HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert read_answer(sock).status == 200
+            sock.sendall(b"GET /op")
+            assert read_answer(sock).status == 408
+
+
+def test_too_many_connections_are_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    with short(monkeypatch, "MAX_CONNECTIONS", 2), live_server(guarded_app()) as live:
+        held = [live.connect(), live.connect()]
+        for sock in held:
+            sock.sendall(b"GET /open HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert read_answer(sock).status == 200
+        with live.connect() as sock:
+            assert read_answer(sock).status == 503
+        for sock in held:
+            sock.close()
+
+
+@pytest.mark.usefixtures("_signals_as_before")
+def test_a_taken_port_is_an_error_with_its_number() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(RuntimeServiceError, match=str(port)):
+            run_service(guarded_app, "127.0.0.1", port, 1)
+
+
+@pytest.mark.usefixtures("_signals_as_before")
+def test_what_stops_the_start_is_told() -> None:
+    @asynccontextmanager
+    async def broken(_app: FastAPI) -> AsyncIterator[None]:
+        raise ArtifactError("no keys")
+        yield
+
+    with pytest.raises(ArtifactError, match="no keys"):
+        run_service(lambda: guarded_app(lifespan=broken), "127.0.0.1", 0, 1)
