@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from load import Load, read_answer, run_load
+
 from serving import make_requests, read_products
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -22,7 +22,7 @@ from product_classifier.serve.engine import Engine
 from product_classifier.serve.explain import Explainer
 from product_classifier.serve.live_model import Hint, LiveModel
 from product_classifier.serve.model_metrics import ModelMetrics
-from product_classifier.serve.routes.predict import router
+from product_classifier.serve.routes import predict, predict_batch
 from product_classifier.web.problems import FaultBarrier, install_problem_handlers
 
 T = TypeVar("T")
@@ -86,7 +86,8 @@ async def running(engine: Engine, bundle: Path | None = None) -> AsyncIterator[E
 def make_app(engine: Engine, **state: Any) -> FastAPI:
     """The routes on an engine."""
     app = FastAPI()
-    app.include_router(router)
+    app.include_router(predict.router)
+    app.include_router(predict_batch.router)
     install_problem_handlers(app)
     app.add_middleware(FaultBarrier)
     app.state.engine = engine

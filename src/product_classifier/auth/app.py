@@ -56,6 +56,12 @@ PUBLIC_PATHS = DOCUMENTATION_PATHS | {
     "/verify-token",
     "/.well-known/jwks.json",
 }
+TAGS = {
+    "tokens": "Signing in and out; the keys that verify tokens.",
+    "users": "Accounts; one's own, and for administrators all.",
+    "audit": "Who did what.",
+    "status": "For people, probes and Prometheus; no token needed.",
+}
 _STATUSES: dict[type[ProductClassifierError], tuple[int, str]] = {
     PasswordRefused: (422, "Unprocessable Content"),
     UserNameRefused: (422, "Unprocessable Content"),
@@ -90,7 +96,7 @@ def create_app(settings: Settings, *, rounds: int = ROUNDS) -> FastAPI:
                 await cleaning
             await asyncio.to_thread(service.close)
 
-    app = build_app("Auth of product-classifier", "Users, passwords, tokens.", lifespan)
+    app = build_app("Auth of product-classifier", "Users, passwords, tokens.", lifespan, TAGS)
 
     async def verify(token: str) -> TokenClaims:
         service: AuthService = app.state.service

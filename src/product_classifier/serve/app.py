@@ -20,7 +20,15 @@ from product_classifier.serve.explain import Explainer
 from product_classifier.serve.log_store import LogStore
 from product_classifier.serve.model_metrics import ModelMetrics
 from product_classifier.serve.reload import Reloader
-from product_classifier.serve.routes import logs, model, predict, status, token, train
+from product_classifier.serve.routes import (
+    logs,
+    model,
+    predict,
+    predict_batch,
+    status,
+    token,
+    train,
+)
 from product_classifier.web.app import (
     DOCUMENTATION_PATHS,
     DOCUMENTATION_PREFIXES,
@@ -45,6 +53,14 @@ PUBLIC_PATHS = DOCUMENTATION_PATHS | {
     "/metrics",
     "/token",
     "/token/refresh",
+}
+TAGS = {
+    "predict": "One product, or up to 64 at a time.",
+    "token": "Signing in, handed on to auth.",
+    "model": "What answers, how well, and what it was asked so far.",
+    "train": "Starting the pipeline, and following it.",
+    "logs": "The last requests.",
+    "status": "For people, probes and Prometheus; no token needed.",
 }
 MEGABYTE = 1024 * 1024
 BODY_BYTES = {
@@ -74,6 +90,7 @@ def create_app(settings: Settings, workspace: Workspace) -> FastAPI:
         "Finds the product type code of a product from its texts and its photo, with a "
         "calibrated confidence.",
         lifespan,
+        TAGS,
     )
     state = app.state
     state.settings = settings
@@ -89,7 +106,8 @@ def create_app(settings: Settings, workspace: Workspace) -> FastAPI:
     state.reloader = Reloader(state.engine, bundle_source(settings, workspace))
     for router in (status.router, token.router, model.router, logs.router, train.router):
         app.include_router(router)
-    app.include_router(predict.router, dependencies=[Depends(current_user)])
+    for router in (predict.router, predict_batch.router):
+        app.include_router(router, dependencies=[Depends(current_user)])
     return app
 
 
@@ -139,5 +157,6 @@ async def _start(app: FastAPI, stack: AsyncExitStack, settings: Settings) -> Non
     stack.push_async_callback(state.keys.close)
     state.engine.start()
     stack.push_async_callback(state.engine.stop, settings.shutdown_grace_seconds)
+    stack.callback(state.explainer.stop)
     stack.push_async_callback(state.reloader.stop)
     await asyncio.gather(state.keys.start(), state.reloader.start())

@@ -17,6 +17,8 @@ from product_classifier.web.problems import Problem
 _FORM = b"multipart/form-data"
 _CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii", b"iso-8859-1", b"latin-1"})
 
+FILE = {"type": "string", "format": "binary"}  # in OpenAPI
+
 
 @dataclass(frozen=True)
 class FormLimits:
@@ -107,3 +109,18 @@ def as_request_error(error: ValidationError) -> RequestValidationError:
     """Says what a schema found wrong with a form, without the values."""
     errors = error.errors(include_url=False, include_context=False, include_input=False)
     return RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in errors])
+
+
+def describe_form(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    """Describes a form in OpenAPI; FastAPI can't, since the routes read it themselves."""
+    schema: dict[str, Any] = {"type": "object", "properties": properties}
+    if required:
+        schema["required"] = required
+    return {
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    }
+
+
+def describe_text(description: str, limit: int) -> dict[str, Any]:
+    """Describes a text of at most `limit` characters."""
+    return {"type": "string", "maxLength": limit, "description": description}

@@ -1,6 +1,6 @@
 """One way to put a service together, so that the two can't differ in what protects them."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,18 @@ DOCUMENTATION_PREFIXES = (f"{ASSETS}/",)
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def build_app(title: str, description: str, lifespan: Lifespan) -> FastAPI:
+def build_app(
+    title: str, description: str, lifespan: Lifespan, tags: Mapping[str, str] | None = None
+) -> FastAPI:
     """Makes an empty app with documentation pages that load nothing from elsewhere.
 
     What stops `lifespan` is kept in `app.state.startup_error` for `web.server`.
+
+    Args:
+        title: Headline of the documentation.
+        description: What stands under it.
+        lifespan: Starts and ends what the routes need.
+        tags: Groups of routes in the order in which readers want them, each with a sentence.
     """
 
     @asynccontextmanager
@@ -67,7 +75,7 @@ def build_app(title: str, description: str, lifespan: Lifespan) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # one address each: the list of public ones is exact
-        swagger_ui_parameters={"persistAuthorization": False},
+        openapi_tags=[{"name": name, "description": text} for name, text in (tags or {}).items()],
     )
     _add_documentation(app)
     _add_problem_schema(app)

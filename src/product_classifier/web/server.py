@@ -80,7 +80,8 @@ class GuardedH11Protocol(H11Protocol):
             self._refuse(400, "Bad Request", "This is not a valid HTTP/1.1 request.")
 
     def _refuse(self, status: int, title: str, detail: str) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
+        cycle = self.cycle
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
             self.transport.close()  # an answer is on its way: another one would be taken for a part of it
             return
         body = (

@@ -53,6 +53,14 @@ def test_what_is_no_request_gets_a_problem_and_the_connection_ends(data: bytes) 
     assert "server" not in answer.headers
 
 
+def test_a_body_that_breaks_its_framing_is_400() -> None:
+    with live_server(guarded_app()) as live, live.connect() as sock:
+        head = b"POST /open-post HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        sock.sendall(head + b"5\r\nhello\r\nnonsense\r\n")
+        assert read_answer(sock).status == 400
+        assert is_closed(sock)
+
+
 def test_dripped_headers_end_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     with short(monkeypatch, "HEADER_SECONDS", 0.4), live_server(guarded_app()) as live:
         with live.connect() as sock:
