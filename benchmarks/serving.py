@@ -149,6 +149,18 @@ def read_products(dataset: Path, photos: Path, count: int) -> list[ProductInput]
     return products
 
 
+def measure_text_only(serve: ServiceProcess, products: Sequence[ProductInput], token: str) -> Side:
+    """Measures requests without a photo: what HTTP, checks, limits and the text branch take."""
+    requests = [
+        multipart_request("/predict", {"designation": one.title or "-"}, token=token)
+        for one in products
+    ]
+    side = Side(serve, requests, {1: 200, 8: 400})
+    for clients in side.counts:
+        side.run(clients)
+    return side
+
+
 def make_requests(products: Sequence[ProductInput], token: str | None) -> list[bytes]:
     """Makes a multipart request of each product."""
     return [
@@ -194,6 +206,7 @@ def measure(
                     for clients in CLIENTS:
                         theirs.run(clients)
                         ours.run(clients)
+                text_only = measure_text_only(services.serve, products, services.token())
                 loaded_memory = memory_megabytes(services.serve)
                 ready_after = services.serve.ready_after
         finally:
@@ -203,6 +216,11 @@ def measure(
     size = loaded.manifest.preprocessing.image_size
     print(f"\n## {precision}, {size} px, bundle {loaded.bundle_id}, {rounds} rounds\n")
     reached = show_levels(theirs, ours, TARGETS[precision])
+    for clients, level in text_only.levels.items():
+        print(
+            f"- without photo, {clients} clients: {level.rate[0]:.0f} requests/s, "
+            f"p50 {1000 * level.p50[0]:.1f} ms, {1000 * level.cpu[0]:.2f} core-ms/request"
+        )
     show_rest(ours, theirs, alone, ready_after, (idle, loaded_memory), agreement)
     sys.stdout.flush()
     return reached
