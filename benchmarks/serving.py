@@ -279,8 +279,8 @@ def show_rest(
             "(target 1.5)"
         )
     print(f"- serve from start to ready: {ready_after:.2f} s (target 3)")
-    for name, values in zip(("ready", "after load"), memory, strict=True):
-        shown = ", ".join(f"{key} {value:.0f} MB" for key, value in values.items())
+    for name, used in zip(("ready", "after load"), memory, strict=True):
+        shown = ", ".join(f"{key} {value:.0f} MB" for key, value in used.items())
         print(f"- memory, {name}: {shown} (target 450)")
     share = {n: f"{middle(level.client_share):.3f}" for n, level in ours.levels.items()}
     print(f"- cores taken by the load generator beside serve, by clients: {share}")

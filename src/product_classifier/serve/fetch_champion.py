@@ -5,6 +5,7 @@ points at the verified release. Exit code 0: done; 1: the remote is away or dama
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ def fetch_champion(root: Path, settings: Settings) -> str:
     """
     try:
         from product_classifier.versioning import champion, index, lockfile, materialise, remote
-        from product_classifier.versioning.deadline import deadline
+        from product_classifier.versioning.deadline import within
         from product_classifier.versioning.repository import Repository
         from product_classifier.versioning.serial import serialised
     except ImportError as error:
@@ -44,18 +45,23 @@ def fetch_champion(root: Path, settings: Settings) -> str:
     with (
         serialised(workspace, settings.dvc_lock_wait_seconds),
         Repository(workspace, settings) as repository,
-        deadline(settings.dvc_timeout_seconds, "Fetching from the DVC remote"),
     ):
-        server = remote.Remote(repository)
-        server.check_reachable()
-        states = index.StateIndex(server)
-        entry = _newest_with_champion(states)
-        lock = lockfile.parse_lock(states.load(entry).lock, entry.entry_id)
-        materialiser = materialise.Materialiser(remote.Objects(repository), server)
-        source = champion.find_champion(materialiser, states, lock)
-        if source is None:
-            raise ConfigurationError(f"State {entry.entry_id} on the DVC remote has no champion.")
-        return champion.publish_champion(materialiser, source, entry.entry_id)
+
+        def _fetch() -> str:
+            server = remote.Remote(repository)
+            server.check_reachable()
+            states = index.StateIndex(server)
+            entry = _newest_with_champion(states)
+            lock = lockfile.parse_lock(states.load(entry).lock, entry.entry_id)
+            materialiser = materialise.Materialiser(remote.Objects(repository), server)
+            source = champion.find_champion(materialiser, states, lock)
+            if source is None:
+                raise ConfigurationError(
+                    f"State {entry.entry_id} on the DVC remote has no champion."
+                )
+            return champion.publish_champion(materialiser, source, entry.entry_id)
+
+        return within(settings.dvc_timeout_seconds, "Fetching from the DVC remote", _fetch)
 
 
 def _newest_with_champion(states: "StateIndex") -> "StateEntry":
@@ -84,7 +90,8 @@ def main() -> int:
         fetch_champion(Path(sys.argv[1]).resolve(), settings)
     except ProductClassifierError as error:
         sys.stderr.write(f"{error}\n")
-        return int(error.exit_code)
+        sys.stderr.flush()
+        os._exit(error.exit_code)  # a thread that hangs on the remote would keep an exit waiting
     return int(ExitCode.DONE)
 
 

@@ -1,40 +1,47 @@
 """A total time limit. Read timeouts are no limit: a server that drips bytes never trips them."""
 
-import signal
+import contextvars
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
 
 from product_classifier.core.errors import VersioningError
 
-_RING_AGAIN_SECONDS = 0.5
+T = TypeVar("T")
 
 
 class DeadlineExceeded(VersioningError):
-    """The remote took too long. Threads may still hang on it: a process must not wait for them."""
+    """The remote took too long. A thread may still hang on it: a process must not wait for it."""
 
 
-@contextmanager
-def deadline(seconds: float, what: str) -> Iterator[None]:
-    """Ends the block with an error after `seconds`; only in the main thread.
+def within(seconds: float, what: str, action: Callable[[], T]) -> T:
+    """Runs an action in a thread of its own and gives it up after a time.
+
+    An alarm signal would be shorter, and is wrong: its error can rise inside a destructor, where it
+    is lost, or in the middle of a native library, which then crashes the process later.
+
+    Args:
+        seconds: The limit.
+        what: Begins the error's sentence, as "Sending train to the DVC remote".
+        action: What to run; given up, it goes on until its process ends.
 
     Raises:
-        DeadlineExceeded: the block took longer.
+        DeadlineExceeded: the action took longer.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    outcome: Future[T] = Future()
+    context = contextvars.copy_context()
 
-    def _ring(_signum: int, _frame: FrameType | None) -> None:
-        raise DeadlineExceeded(f"{what} took longer than {seconds:g} s and was given up.")
+    def _run() -> None:
+        try:
+            outcome.set_result(context.run(action))
+        except BaseException as error:
+            outcome.set_exception(error)
 
-    previous = signal.signal(signal.SIGALRM, _ring)
-    # It rings again: on its way out the first error may meet a thread pool that waits for the same
-    # dead remote.
-    outer, again = signal.setitimer(signal.ITIMER_REAL, seconds, _RING_AGAIN_SECONDS)
+    threading.Thread(target=_run, name="deadline", daemon=True).start()
     try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, outer, again)
-        signal.signal(signal.SIGALRM, previous)
+        return outcome.result(timeout=seconds)
+    except TimeoutError:
+        if outcome.done():
+            raise  # the action's own
+        raise DeadlineExceeded(f"{what} took longer than {seconds:g} s and was given up.") from None

@@ -10,7 +10,7 @@ from product_classifier.core.bundle import MANIFEST
 from product_classifier.core.errors import TrackingError, VersioningError
 from product_classifier.core.files import read_json, sha256_bytes, sha256_file
 from product_classifier.core.workspace import Workspace
-from product_classifier.versioning.deadline import deadline
+from product_classifier.versioning.deadline import within
 from product_classifier.versioning.index import State, StateEntry, StateIndex, entry_name
 from product_classifier.versioning.lineage import collect_lineage
 from product_classifier.versioning.lockfile import LOCK_FILE, Entry, LockFile, parse_yaml
@@ -53,10 +53,11 @@ def record_stage(repository: Repository, stage: str) -> Recording:
     if stage == "train":
         _attach_to_run(repository, lineage)
     try:
-        with deadline(
-            repository.settings.dvc_timeout_seconds, f"Sending {stage} to the DVC remote"
-        ):
-            return _publish(repository, stage, lock, lineage)
+        return within(
+            repository.settings.dvc_timeout_seconds,
+            f"Sending {stage} to the DVC remote",
+            lambda: _publish(repository, stage, lock, lineage),
+        )
     except VersioningError as error:
         hint = (
             f"The local commit of {stage} is kept: run `product-classifier version {stage}` again."

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from product_classifier.core.errors import VersioningError
 from product_classifier.core.files import CHUNK_BYTES, write_bytes_atomic
-from product_classifier.versioning.deadline import deadline
+from product_classifier.versioning.deadline import within
 from product_classifier.versioning.lockfile import Entry
 from product_classifier.versioning.repository import Repository
 
@@ -118,12 +118,14 @@ class Remote:
             if self.is_folder:
                 Path(self._remote.path).mkdir(parents=True, exist_ok=True)
                 return
-            with deadline(ANSWER_TIMEOUT_SECONDS, f"An answer of {self.repository.address}"):
-                try:
-                    self._fs.ls(self._remote.path)
-                except FileNotFoundError:
-                    bucket = self._fs.parts(self._remote.path)[0]
-                    self._fs.ls(bucket)  # an empty prefix is no fault, a missing bucket is
+            within(ANSWER_TIMEOUT_SECONDS, f"An answer of {self.repository.address}", self._list)
+
+    def _list(self) -> None:
+        try:
+            self._fs.ls(self._remote.path)
+        except FileNotFoundError:
+            bucket = self._fs.parts(self._remote.path)[0]
+            self._fs.ls(bucket)  # an empty prefix is no fault, a missing bucket is
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """Finds the objects that the remote lacks, by looking for each one."""

@@ -21,7 +21,6 @@ from dvc.repo import Repo
 from product_classifier.core.errors import ConfigurationError, VersioningError
 from product_classifier.core.settings import Settings
 from product_classifier.core.workspace import Workspace
-from product_classifier.versioning.deadline import DeadlineExceeded
 from product_classifier.versioning.lockfile import LOCK_FILE, LockFile, parse_lock
 from product_classifier.versioning.serial import retry_while
 
@@ -157,8 +156,6 @@ class Repository:
         except VersioningError as error:
             raise type(error)(f"{action} failed. {error}") from error
         except Exception as error:
-            if (given_up := _find_deadline(error)) is not None:
-                raise DeadlineExceeded(f"{action} failed. {given_up}") from error
             raise VersioningError(
                 f"{action} failed: the DVC remote {self.address} answered "
                 f"{type(error).__name__}: {error}"
@@ -177,13 +174,6 @@ class Repository:
         if Path(url).is_relative_to(self.workspace.root):
             url = str(Path(url).relative_to(self.workspace.root))
         return f"{url} at {endpoint}" if endpoint else url
-
-
-def _find_deadline(error: BaseException | None) -> DeadlineExceeded | None:
-    # A storage client may have caught it and raised an error of its own.
-    while error is not None and not isinstance(error, DeadlineExceeded):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 def _explain(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from product_classifier.versioning.champion import (
     find_champion,
     publish_champion,
 )
-from product_classifier.versioning.deadline import deadline
+from product_classifier.versioning.deadline import within
 from product_classifier.versioning.index import State, StateEntry, StateIndex, find_entry
 from product_classifier.versioning.lockfile import (
     LOCK_FILE,
@@ -62,6 +62,18 @@ class Restored:
         ]
 
 
+@dataclass(frozen=True)
+class _Fetched:
+    """A state whose every object is in the cache."""
+
+    state: State
+    lock: LockFile
+    chosen: list[str]  # stages
+    entries: list[Entry]  # their outputs
+    objects: int  # brought from the remote
+    champion: ChampionSource | None
+
+
 def restore_state(
     repository: Repository, wanted: str | None, stages: Sequence[str] = (), *, force: bool = False
 ) -> Restored:
@@ -81,27 +93,35 @@ def restore_state(
         VersioningError: something would be lost, is damaged, or can't be fetched; nothing was
             changed.
     """
-    remote = Remote(repository)
-    materialiser = Materialiser(Objects(repository), remote)
-    with deadline(repository.settings.dvc_timeout_seconds, "Restoring from the DVC remote"):
-        state = find_state(remote, wanted)
-        lock = parse_lock(state.lock, f"{LOCK_FILE} of {state.entry.entry_id}")
-        chosen = [name for name in stages or STAGES if name in lock.stages]
-        if not chosen:
-            raise ConfigurationError(
-                f"State {state.entry.entry_id} has no outputs of {', '.join(stages or STAGES)}. "
-                f"It has those of: {', '.join(lock.stages) or 'no stage'}."
-            )
-        entries = sorted(e for name in chosen for e in lock.stages[name].outs)
-        result = Restored(state.entry, fetched=materialiser.fetch(entries))
-        champion = None
-        if "gate" in chosen:
-            champion = find_champion(materialiser, StateIndex(remote), lock)
-    result.kept, to_place = _split(repository, entries)
+    materialiser = Materialiser(Objects(repository), Remote(repository))
+    fetched = within(
+        repository.settings.dvc_timeout_seconds,
+        "Restoring from the DVC remote",
+        lambda: _fetch(materialiser, wanted, stages),
+    )
+    result = Restored(fetched.state.entry, fetched=fetched.objects)
+    result.kept, to_place = _split(repository, fetched.entries)
     if not force:
         _refuse_loss(repository, to_place)
-    _apply(materialiser, state, lock, chosen, to_place, champion, result)
+    _apply(materialiser, fetched, to_place, result)
     return result
+
+
+def _fetch(materialiser: Materialiser, wanted: str | None, stages: Sequence[str]) -> _Fetched:
+    state = find_state(materialiser.remote, wanted)
+    lock = parse_lock(state.lock, f"{LOCK_FILE} of {state.entry.entry_id}")
+    chosen = [name for name in stages or STAGES if name in lock.stages]
+    if not chosen:
+        raise ConfigurationError(
+            f"State {state.entry.entry_id} has no outputs of {', '.join(stages or STAGES)}. "
+            f"It has those of: {', '.join(lock.stages) or 'no stage'}."
+        )
+    entries = sorted(e for name in chosen for e in lock.stages[name].outs)
+    objects = materialiser.fetch(entries)
+    champion = None
+    if "gate" in chosen:
+        champion = find_champion(materialiser, StateIndex(materialiser.remote), lock)
+    return _Fetched(state, lock, chosen, entries, objects, champion)
 
 
 def find_state(remote: Remote, wanted: str | None) -> State:
@@ -205,25 +225,21 @@ def _files_of(workspace: Workspace, name: str) -> list[tuple[str, Any]]:
 
 
 def _apply(
-    materialiser: Materialiser,
-    state: State,
-    lock: LockFile,
-    chosen: list[str],
-    to_place: list[Entry],
-    champion: ChampionSource | None,
-    result: Restored,
+    materialiser: Materialiser, fetched: _Fetched, to_place: list[Entry], result: Restored
 ) -> None:
     repository = materialiser.objects.repository
     workspace = repository.workspace
+    state, chosen = fetched.state, fetched.chosen
     _keep_previous(workspace, state)
     for entry in to_place:
         materialiser.place(workspace.root, entry)
         result.placed.append(entry.path)
-    if champion is not None:
-        result.champion = publish_champion(materialiser, champion, state.entry.entry_id)
+    if fetched.champion is not None:
+        entry_id = state.entry.entry_id
+        result.champion = publish_champion(materialiser, fetched.champion, entry_id)
     # Last, and dvc.lock after params.yaml: until then the workspace counts as changed, so a rerun
     # does it all.
-    whole = set(chosen) == set(lock.stages)
+    whole = set(chosen) == set(fetched.lock.stages)
     params = state.params if whole else _merge_params(workspace, state.params, chosen)
     write_bytes_atomic(workspace.params, params)
     content = state.lock if whole else _merge_lock(workspace, state.lock, chosen)

@@ -12,7 +12,7 @@ from product_classifier.core.files import read_json, sha256_file
 from product_classifier.core.progress import report_progress
 from product_classifier.core.workspace import Workspace
 from product_classifier.versioning.champion import CANDIDATE_OUT, CHAMPION_OUT
-from product_classifier.versioning.deadline import deadline
+from product_classifier.versioning.deadline import within
 from product_classifier.versioning.index import StateIndex
 from product_classifier.versioning.lockfile import Entry, LockFile, parse_lock
 from product_classifier.versioning.materialise import Materialiser
@@ -140,11 +140,15 @@ def _check_remote(
 ) -> Check:
     what = f"DVC remote {repository.address}"
     scratch = state_folder(repository.workspace) / "verify"
+
+    def _read_back() -> tuple[list[str], dict[str, str]]:
+        remote.check_reachable()
+        names = list(dict.fromkeys(objects.names(lock.outs())))
+        return names, remote.damaged(names, scratch)
+
+    limit = repository.settings.dvc_timeout_seconds
     try:
-        with deadline(repository.settings.dvc_timeout_seconds, "Reading the DVC remote back"):
-            remote.check_reachable()
-            names = list(dict.fromkeys(objects.names(lock.outs())))
-            wrong = remote.damaged(names, scratch)
+        names, wrong = within(limit, "Reading the DVC remote back", _read_back)
     except VersioningError as error:
         return Check(what, 0, (str(error),))
     return Check(what, len(names), tuple(f"object {n}: {w}" for n, w in sorted(wrong.items())))
