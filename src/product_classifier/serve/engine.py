@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from product_classifier.modeling.predictor import ProductInput
@@ -61,7 +61,8 @@ class Engine:
         """
         # One more than processors: the next photo is decoded while the networks work on the others.
         self.workers = workers or len(os.sched_getaffinity(0)) + 1
-        # One product at a time is fastest with all processors on it; several, with one on each.
+        # One product at a time is fastest with all processors on it; several, with one on each. With THROUGHPUT a
+        # product that is alone still gets them all: see LiveModel.
         self.hint: Hint = "LATENCY" if workers == 1 else "THROUGHPUT"
         self.metrics = metrics
         self._queue = JobQueue(
@@ -152,19 +153,22 @@ class Engine:
                 headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
             ) from None
 
+    def _is_alone(self) -> bool:
+        return self.in_flight == 1
+
     def _work(self) -> None:
         while (job := self._queue.take()) is not None:
             try:
                 if job.future.set_running_or_notify_cancel():
-                    _score(job)
+                    _score(job, self._is_alone)
             finally:
                 self._queue.finish(job)
             del job  # an idle worker must not keep an old model alive
 
 
-def _score(job: Job) -> None:
+def _score(job: Job, alone: Callable[[], bool]) -> None:
     try:
         wait = time.perf_counter() - job.queued_at
-        job.future.set_result(job.model.score(job.product, wait))
+        job.future.set_result(job.model.score(job.product, wait, alone))
     except BaseException as error:  # whatever it is, it belongs to the one who waits for it
         job.future.set_exception(error)

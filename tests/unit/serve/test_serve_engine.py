@@ -1,6 +1,7 @@
 """The engine: bounded, fair, and free of mixed answers."""
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -28,18 +29,23 @@ class HeldModel(LiveModel):
     """A real model whose workers wait at a gate, so that a queue fills for certain."""
 
     def __init__(self, model: LiveModel) -> None:
-        super().__init__(model.predictor, model.loaded_at)
+        super().__init__(model.predictor, model.loaded_at, model.lone_extractor)
         object.__setattr__(self, "gate", threading.Event())
         object.__setattr__(self, "titles", [])
+        object.__setattr__(self, "were_alone", [])
 
     gate: threading.Event
     titles: list[str | None]
+    were_alone: list[bool]
 
-    def score(self, product: ProductInput, wait: float = 0.0) -> Scored:
-        """Waits, notes the order, and scores."""
+    def score(
+        self, product: ProductInput, wait: float = 0.0, alone: Callable[[], bool] = lambda: False
+    ) -> Scored:
+        """Waits, notes the order and whether it is alone, and scores."""
         self.gate.wait(30)
         self.titles.append(product.title)
-        return super().score(product, wait)
+        self.were_alone.append(alone())
+        return super().score(product, wait, alone)
 
 
 async def until(said: Callable[[], bool]) -> None:
@@ -223,6 +229,36 @@ def test_one_worker_uses_all_processors_for_one_photo() -> None:
     assert make_engine(1).hint == "LATENCY"
     assert make_engine(0).hint == make_engine(3).hint == "THROUGHPUT"
     assert make_engine(0).workers >= 2
+
+
+def test_only_a_product_that_is_alone_gets_all_processors(trained_workspace: Workspace) -> None:
+    async def work() -> list[bool]:
+        engine = make_engine(1)
+        model = HeldModel(live_model(trained_workspace.candidate))
+        engine.swap(model)
+        engine.start()
+        asked = [asyncio.create_task(engine.predict([product])) for product in PRODUCTS[:3]]
+        await until(lambda: engine.in_flight == 3)
+        model.gate.set()
+        await asyncio.gather(*asked)
+        await engine.stop(30)
+        return model.were_alone
+
+    assert asyncio.run(work()) == [False, False, True]
+
+
+def test_all_processors_on_one_photo_give_the_same_answer(trained_workspace: Workspace) -> None:
+    model = live_model(trained_workspace.candidate)
+    if len(os.sched_getaffinity(0)) > 1:
+        assert model.lone_extractor is not model.predictor.extractor
+        assert model.lone_extractor.requests == 1
+    alone = [model.score(product, alone=lambda: True) for product in PRODUCTS]
+    beside = [model.score(product) for product in PRODUCTS]
+    for one, other in zip(alone, beside, strict=True):
+        assert one.prediction.code == other.prediction.code
+        assert one.prediction.confidence == pytest.approx(other.prediction.confidence, abs=1e-3)
+    latency = live_model(trained_workspace.candidate, "LATENCY")
+    assert latency.lone_extractor is latency.predictor.extractor  # nothing is compiled twice
 
 
 def test_the_queue_refuses_what_does_not_fit_as_a_whole(trained_workspace: Workspace) -> None:
