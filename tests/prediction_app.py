@@ -61,9 +61,9 @@ class NoLimits:
     def __init__(self) -> None:
         self.charged: list[tuple[str, int]] = []
 
-    async def charge(self, _request: object, rate: str, cost: int) -> None:
+    async def charge(self, _request: object, rate: str, cost: int, paid: int = 0) -> None:
         """Notes one charge."""
-        self.charged.append((rate, cost))
+        self.charged.append((rate, cost - paid))
 
 
 def make_engine(workers: int = 2, queue: int = 64) -> Engine:

@@ -184,7 +184,9 @@ class Client:
         if session.refresh_token:
             body = {"refresh_token": session.refresh_token}
             session.refresh_token = None  # good for one use, whatever comes of it
-            answer = self._send("POST", f"{self._auth_url}/token/refresh", json=body)
+            # Never again, also where it was answered 503: it may have been used up, and sending it twice looks like
+            # a theft to auth.
+            answer = self._send("POST", f"{self._auth_url}/token/refresh", wait=False, json=body)
             if answer.is_success:
                 session.take(self._checked(answer))
                 return

@@ -141,10 +141,11 @@ def _read_lines(lines: Iterable[str]) -> Iterable[Entry]:
     for line in lines:
         try:
             entry = json.loads(line)
-            level_of(entry["status"]), float(entry["time"])
+            level, moment = level_of(entry["status"]), float(entry["time"])
         except (ValueError, TypeError, KeyError):
             continue  # not ours, or of another version
-        yield entry
+        if math.isfinite(moment):
+            yield {**entry, "level": level, "time": moment}
 
 
 def select(

@@ -1,8 +1,9 @@
 """What the routes beside prediction take and give."""
 
+import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Message(BaseModel):
@@ -49,6 +50,16 @@ class TrainRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     params: dict[str, Any] = {}
+
+    @field_validator("params")
+    @classmethod
+    def _check_params(cls, params: dict[str, Any]) -> dict[str, Any]:
+        """Lets through what JSON can say: Python's reader also takes NaN, Infinity and half a surrogate pair."""
+        try:
+            json.dumps(params, allow_nan=False, ensure_ascii=False).encode()
+        except (ValueError, RecursionError):
+            raise ValueError("must be plain JSON, without NaN, Infinity and broken text") from None
+        return params
 
 
 class RunAnswer(BaseModel):

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from product_classifier.web.problems import Problem, send_problem
+from product_classifier.web.problems import CLIENT_LEFT, Problem, send_problem
 from product_classifier.web.proxies import TrustedProxies, client_address
 
 access_logger = logging.getLogger("product_classifier.access")
@@ -21,7 +21,6 @@ REQUEST_ID_HEADER = "X-Request-ID"
 KNOWN_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 OTHER_METHOD = "OTHER"
 UNMATCHED = "unmatched"
-CLIENT_LEFT = 499  # the usual number in logs for a caller who did not wait for the answer
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _STRICT_POLICY = "default-src 'none'; frame-ancestors 'none'"

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from product_classifier.web.body_room import BodyRoom
 from product_classifier.web.problems import Problem, send_problem
 from product_classifier.web.throttle import AnonymousThrottle
 from product_classifier.web.tokens import (
@@ -46,6 +47,7 @@ class GuardPolicy:
         body_bytes: Greatest body by exact path; elsewhere `DEFAULT_BODY_BYTES`.
         throttle: For callers without a valid token; None: no limit.
         unthrottled_paths: Exact paths that are not counted.
+        room: For the bodies of all requests together.
     """
 
     verify: Callable[[str], Awaitable[TokenClaims]]
@@ -55,6 +57,7 @@ class GuardPolicy:
     throttle: AnonymousThrottle | None = None
     unthrottled_paths: frozenset[str] = UNTHROTTLED_PATHS
     body_seconds: float = BODY_SECONDS
+    room: BodyRoom = field(default_factory=BodyRoom)
 
     def is_public(self, path: str) -> bool:
         """Tells whether a path needs no token."""
@@ -62,7 +65,10 @@ class GuardPolicy:
 
 
 class BodyGuard:
-    """Pure ASGI middleware; puts `claims` (`TokenClaims` or None) and `user` into `scope["state"]`."""
+    """Pure ASGI middleware; puts `claims` (`TokenClaims` or None) and `user` into `scope["state"]`.
+
+    On a public path `token_error` says why there are no claims.
+    """
 
     def __init__(self, app: ASGIApp, policy: GuardPolicy) -> None:
         self.app = app
@@ -73,8 +79,14 @@ class BodyGuard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        body = _Body(scope, receive, send, self.policy.body_seconds)
-        scope["state"].update(claims=None, user=None)
+        body = _Body(scope, receive, send, self.policy)
+        scope["state"].update(claims=None, user=None, token_error=None)
+        try:
+            await self._answer(scope, body)
+        finally:
+            body.give_room_back()
+
+    async def _answer(self, scope: Scope, body: "_Body") -> None:
         try:
             _check_headers(scope)
             await self._check_caller(scope)
@@ -89,7 +101,7 @@ class BodyGuard:
         try:
             await self.app(scope, body.receive, body.send_unless_refused)
         except Exception:
-            # The app may have made another error of it, or none: what counts is why its body ended.
+            # The app may have made another error of it: what counts is why its body ended.
             if body.refusal is None or body.started:
                 raise
         if body.refusal is not None and not body.started:
@@ -102,6 +114,7 @@ class BodyGuard:
             state["claims"] = claims = await self.policy.verify(_bearer_token(scope))
             state["user"] = claims.subject
         except KeysUnavailable as error:
+            state["token_error"] = error
             if not public:
                 self._throttle(path, state["address"])
                 raise Problem(
@@ -111,6 +124,7 @@ class BodyGuard:
             self._throttle(path, state["address"])
             if not public:
                 raise unauthorized(error) from None
+            state["token_error"] = error
 
     def _throttle(self, path: str, address: str) -> None:
         if self.policy.throttle is None or path in self.policy.unthrottled_paths:
@@ -173,12 +187,14 @@ class _BodyRefused(Exception):
 class _Body:
     """One request's body on its way to the app, and the answer on its way back."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, seconds: float) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, policy: GuardPolicy) -> None:
         headers = dict(scope["headers"])
+        self._state = scope["state"]
         self._receive = receive
         self._send = send
-        self._deadline = time.monotonic() + seconds
-        self._seconds = seconds
+        self._seconds = policy.body_seconds
+        self._deadline = time.monotonic() + self._seconds
+        self._room, self._owner, self._held = policy.room, "", 0
         length = headers.get(b"content-length", b"0")
         self._length = int(length) if length.isdigit() else None
         self._expects = b"expect" in headers
@@ -221,10 +237,32 @@ class _Body:
             )
             raise _BodyRefused from None
         self._count(message)
-        if self._read > self.limit:
-            self.refusal = self._too_large()
+        self.refusal = self._why_not(len(message.get("body", b"")))
+        if self.refusal is not None:
             raise _BodyRefused
         return message
+
+    def _why_not(self, size: int) -> Problem | None:
+        """Says why the bytes that just came are not passed on; takes room for them where they are."""
+        if self._read > self.limit:
+            return self._too_large()
+        user = self._state["user"]  # the guard has looked at the token before the first byte
+        self._owner = self._owner or (f"user {user}" if user else self._state["address"])
+        if size and not self._room.take(self._owner, size):
+            self.give_room_back()  # at once: of many uploads at a time some must get through
+            return Problem(
+                503,
+                "Service Unavailable",
+                "Too many large bodies are held at the moment. Try again later.",
+                headers={"Retry-After": "1"},
+            )
+        self._held += size
+        return None
+
+    def give_room_back(self) -> None:
+        if self._held:
+            self._room.give_back(self._owner, self._held)
+            self._held = 0
 
     def _count(self, message: Message) -> None:
         if message["type"] == "http.request":

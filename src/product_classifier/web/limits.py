@@ -116,8 +116,14 @@ class RateLimits:
         """Whether limits are counted in Redis at the moment."""
         return self._shared and self._probe is None
 
-    async def charge(self, request: Request, rate: str, cost: int = 1) -> None:
+    async def charge(self, request: Request, rate: str, cost: int = 1, paid: int = 0) -> None:
         """Counts a request of the user whom its token names; the answer's headers say what is left.
+
+        Args:
+            request: The request.
+            rate: The limit, as `parse_rates` reads it.
+            cost: What the request costs in all.
+            paid: What of it was counted before.
 
         Raises:
             Problem: 429, not now; 422, it costs more than the limit allows at any time. Neither is counted.
@@ -132,7 +138,9 @@ class RateLimits:
                 limit=greatest,
             )
         budget = self._budgets.get(request.scope["path"], "requests")
-        counts = await self._count(_Charge(rates, (_subject(request), budget), cost))
+        if cost == paid:
+            return
+        counts = await self._count(_Charge(rates, (_subject(request), budget), cost - paid))
         tightest = min(counts, key=lambda count: (count.allowed, count.remaining))
         headers = {
             "X-RateLimit-Limit": str(tightest.limit),

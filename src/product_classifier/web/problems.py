@@ -10,12 +10,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+CLIENT_LEFT = 499  # the usual number in logs for a caller who did not wait for the answer
 MAX_ERRORS = 20  # a caller fixes those first; the answer stays small whatever came
 
 
@@ -159,6 +161,11 @@ def _from_http_exception(error: HTTPException) -> Problem:
     return Problem(error.status_code, phrase, detail, headers=error.headers)
 
 
+def _left() -> Problem:
+    """Gives what is answered, in the log alone, to a caller who did not send all of its body."""
+    return Problem(CLIENT_LEFT, "Client Closed Request", "The caller did not wait for the answer.")
+
+
 class FaultBarrier:
     """Pure ASGI middleware: an error that nobody expected is a 500 without details; the log has them."""
 
@@ -181,6 +188,8 @@ class FaultBarrier:
             await self.app(scope, receive, watch)
         except Problem as problem:
             await self._answer(scope, send, problem, started)
+        except ClientDisconnect:  # no fault, or anybody could fill the log and the count of 5xx
+            await self._answer(scope, send, _left(), started)
         except Exception:
             request_id = scope.get("state", {}).get("request_id")
             logger.exception("A request ended in a fault.", extra={"request_id": request_id})

@@ -17,20 +17,29 @@ from product_classifier.core.errors import ProductClassifierError, RuntimeServic
 logger = logging.getLogger(__name__)
 
 BUFFER_BYTES = 16 * 1024  # of an unfinished header block; the guard refuses from 8 KB
+READ_BYTES = (
+    64 * 1024
+)  # read and parsed at a time: 256 KB of one-byte chunks would stop all others for a second
 KEEP_ALIVE_SECONDS = 15
 HEADER_SECONDS = 15.0
+STALL_SECONDS = (
+    30.0  # in which a caller takes `STALL_BYTES` of an answer that waits for it, or is cut off
+)
+STALL_BYTES = 16 * 1024
 MAX_CONNECTIONS = 2000
 BACKLOG = 512
 
 
 class GuardedH11Protocol(H11Protocol):
-    """uvicorn's protocol with what it lacks: a deadline for headers, a limit that answers, one shape of errors."""
+    """uvicorn's protocol with what it lacks: deadlines both ways, a limit that answers, one shape of errors."""
 
     _header_timer: Any = None
+    _stall_timer: Any = None
 
     def connection_made(self, transport: Any) -> None:
         """Starts the clock for the first request."""
         super().connection_made(transport)
+        transport.max_size = READ_BYTES  # asyncio's sockets read so much; others ignore it
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse(503, "Service Unavailable", "Too many connections.")
             return
@@ -65,9 +74,36 @@ class GuardedH11Protocol(H11Protocol):
         if waiting and not self.transport.is_closing():
             self._start_header_timer()
 
+    def pause_writing(self) -> None:
+        """Starts the clock for a caller who takes too little: its answer holds a place and memory."""
+        super().pause_writing()
+        self._stop_stall_timer()
+        self._watch_answer()
+
+    def _watch_answer(self) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        self._stall_timer = self.loop.call_later(STALL_SECONDS, self._check_progress, waiting)
+
+    def _check_progress(self, before: int) -> None:
+        if before - self.transport.get_write_buffer_size() < STALL_BYTES:
+            self.transport.abort()
+        else:
+            self._watch_answer()
+
+    def resume_writing(self) -> None:
+        """Stops that clock."""
+        self._stop_stall_timer()
+        super().resume_writing()
+
+    def _stop_stall_timer(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stops the clock."""
+        """Stops the clocks."""
         self._stop_header_timer()
+        self._stop_stall_timer()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:

@@ -486,3 +486,12 @@ def test_every_documented_error_has_the_problem_shape(client: TestClient) -> Non
                 if status.startswith(("4", "5")):
                     assert "application/problem+json" in response["content"], (path, status)
     assert "HTTPValidationError" not in json.dumps(document)
+
+
+def test_two_authorization_headers_are_refused_also_where_the_path_is_public(
+    client: TestClient,
+) -> None:
+    mine = bearer(sign_in(client))["Authorization"]
+    headers = [("Authorization", mine), ("Authorization", "Bearer another.token.here")]
+    for path in ("/verify-token", "/users/me"):
+        assert problem(client.get(path, headers=headers), 401)["reason"] == "malformed"

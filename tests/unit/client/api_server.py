@@ -56,6 +56,7 @@ class FakeAPI:
     refuse_refresh: bool = False
     open_to_all: bool = False
     token_answer: tuple | None = None
+    refresh_answer: tuple | None = None
     prediction: dict = field(default_factory=dict)  # what differs from PREDICTION
     shared: dict = field(default_factory=dict)  # what differs from SHARED
     answers: deque = field(default_factory=deque)
@@ -71,6 +72,8 @@ class FakeAPI:
             return self.answers.popleft()
         if request.path == "/token" and self.token_answer:
             return self.token_answer
+        if request.path == "/token/refresh" and self.refresh_answer:
+            return self.refresh_answer
         if request.path == "/token/refresh" and self.refuse_refresh:
             return 401, {"title": "Unauthorized", "detail": "used"}, {}
         if request.path in ("/token", "/token/refresh"):

@@ -236,3 +236,25 @@ def test_it_needs_neither_networks_nor_services():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_refresh_token_is_sent_once_whatever_the_answer(api, client, pauses, status):
+    client._session.ends = 0.0
+    api.refresh_answer = (status, BUSY, {"Retry-After": "1"})
+    assert client.predict(designation="x").code == 2583
+    assert api.paths()[1:] == ["/token/refresh", "/token", "/predict"]
+    assert pauses == []
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_an_error_and_nobody_else_sees_the_token(api, client, status):
+    other = api_server.FakeAPI()
+    server = api_server.serve(other)
+    api.answers.append((status, b"", {"Location": f"{other.url}/predict"}))
+    with pytest.raises(APIError) as caught:
+        client.predict(designation="x")
+    server.shutdown()
+    server.server_close()
+    assert caught.value.status == status
+    assert other.received == []

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from redis.asyncio import Redis
 
 from product_classifier.core.errors import ConfigurationError
 from product_classifier.core.workspace import Workspace
 from product_classifier.serve.app import create_app
-from product_classifier.serve.log_store import LogStore, level_of, select, summarise
+from product_classifier.serve.log_store import KEY, LogStore, level_of, select, summarise
+from redis_process import running_redis
 from serving import bearer, champion_workspace, serve_settings
 
 ADMIN = bearer("root", "admin")
@@ -306,6 +308,22 @@ def test_the_store_in_memory_keeps_the_last_only() -> None:
         return await store.entries()
 
     assert [entry["number"] for entry in asyncio.run(work())] == [4, 3, 2]
+
+
+def test_lines_in_redis_that_are_not_ours_are_left_out(tmp_path: Path) -> None:
+    lines = ["no json", "{}", "[]", '{"time": NaN, "status": 200}', '{"time": 1, "status": "200"}']
+    lines += ['{"time": "x", "status": 200}', '{"time": 2, "status": 404}']
+
+    async def work() -> list[dict[str, Any]]:
+        with running_redis(tmp_path) as redis:
+            async with Redis.from_url(redis.url) as client:
+                await client.rpush(KEY, *lines)  # type: ignore[misc]
+            store = LogStore(redis.url, 100)
+            entries = await store.entries()
+            await store.close()
+        return entries
+
+    assert asyncio.run(work()) == [{"time": 2.0, "status": 404, "level": "WARNING"}]
 
 
 def test_no_store_keeps_nothing(tmp_path: Path) -> None:

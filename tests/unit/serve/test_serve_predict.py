@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import httpx
@@ -27,6 +28,17 @@ def image(data: bytes = PHOTO, name: str = "photo.jpg") -> dict[str, Any]:
 # A form without a file is urlencoded by the client; a field without file name makes it multipart.
 def texts(**fields: str) -> dict[str, Any]:
     return {name: (None, text) for name, text in fields.items()}
+
+
+FORM = {"content-type": "multipart/form-data; boundary=b"}
+
+
+def form(fields: dict[str, str]) -> bytes:
+    parts = (
+        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'
+        for name, text in fields.items()
+    )
+    return ("".join(parts) + "--b--\r\n").encode()
 
 
 def test_texts_and_photo_are_answered_in_full(trained_workspace: Workspace) -> None:
@@ -186,7 +198,11 @@ def test_a_batch_is_answered_item_by_item(trained_workspace: Workspace) -> None:
 
 @pytest.mark.parametrize(
     "products",
-    ["", "{}", "[]", "[" * 100_000, "1" * 5000, json.dumps([{}] * 65), "[NaN", "nul"],
+    [
+        *("", "{}", "[]", "[" * 100_000, "1" * 5000, json.dumps([{}] * 65), "[NaN", "nul"),
+        *("[" + "[]," * 200_000 + "[]]", '[{"a": [' + "{}," * 200_000 + "{}]}]"),
+    ],
+    ids=range(10),
 )
 def test_a_batch_that_is_no_list_of_products_is_refused(
     trained_workspace: Workspace, products: str
@@ -207,7 +223,59 @@ def test_a_batch_costs_its_number_of_products(trained_workspace: Workspace) -> N
             charged: list[tuple[str, int]] = app.state.limits.charged
             return charged
 
-    assert asyncio.run(work()) == [("10/minute", 1), ("200/minute", 7)]
+    assert asyncio.run(work()) == [("10/minute", 1), ("200/minute", 1), ("200/minute", 6)]
+
+
+@pytest.mark.parametrize("body", [b"nonsense", form({"products": "nonsense"})])
+def test_a_batch_that_can_not_be_read_is_not_free(
+    trained_workspace: Workspace, body: bytes
+) -> None:
+    async def work() -> tuple[int, list[tuple[str, int]]]:
+        async with running(make_engine(), trained_workspace.candidate) as engine:
+            app = make_app(engine)
+            async with client_of(app) as client:
+                answer = await client.post("/predict/batch", content=body, headers=FORM)
+            return answer.status_code, app.state.limits.charged
+
+    status, charged = asyncio.run(work())
+    assert status in (400, 422)
+    assert charged == [("200/minute", 1)]
+
+
+def test_a_product_of_a_batch_with_many_fields_is_refused_by_itself(
+    trained_workspace: Workspace,
+) -> None:
+    many = {"designation": "Livre", **{f"k{number}": 1 for number in range(50_000)}}
+    files = texts(products=json.dumps([many, {"designation": "Livre"}]))
+    answer = post(trained_workspace, "/predict/batch", files=files)
+    first, second = answer.json()["results"]
+    assert first["error"]["status"] == 422
+    assert "at most 16 fields" in first["error"]["detail"]
+    assert second["modalities"] == "text"
+
+
+@pytest.mark.parametrize("line", [b"\r\n--bX", b"\r\n--b-", b"\r\n--b\r"])
+def test_a_photo_full_of_near_boundaries_is_400_at_once(
+    trained_workspace: Workspace, line: bytes
+) -> None:
+    head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+    content = head + line * 1_000_000 + b"\r\n--b--\r\n"
+    started = time.process_time()
+    answer = post(trained_workspace, content=content, headers=FORM)
+    assert answer.status_code == 400
+    assert "boundary" in answer.json()["detail"]
+    assert time.process_time() - started < 2
+
+
+def test_a_form_that_breaks_off_is_400_and_its_photo_is_not_lost_in_silence(
+    trained_workspace: Workspace,
+) -> None:
+    whole = form({"designation": "Livre", "description": "Bois"})
+    assert post(trained_workspace, content=whole, headers=FORM).status_code == 200
+    for cut in (len(whole) - 6, len(whole) - 20, whole.rindex(b"--b")):
+        answer = post(trained_workspace, content=whole[:cut], headers=FORM)
+        assert answer.status_code == 400
+        assert "last boundary" in answer.json()["detail"]
 
 
 def test_without_a_model_the_answer_is_503_with_retry_after() -> None:

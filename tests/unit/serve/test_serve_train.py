@@ -124,6 +124,20 @@ def test_parameters_are_optional(workspace: Workspace, airflow: Airflow) -> None
     assert [run["conf"] for run in airflow.runs.values()] == [{}, {}]
 
 
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", '"\\ud800"', '{"\\udfff": 1}'])
+def test_parameters_that_are_no_json_are_422(
+    workspace: Workspace, airflow: Airflow, value: str
+) -> None:
+    with client_of(workspace, airflow.url) as client:
+        content = f'{{"params": {{"epochs": {value}}}}}'
+        answer = client.post(
+            "/train", content=content, headers={"Content-Type": "application/json"}
+        )
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "params"
+    assert airflow.paths == []
+
+
 @pytest.mark.parametrize("status", [400, 422])
 @pytest.mark.parametrize(
     "detail", ["epochs must be positive", [{"msg": "epochs must be positive"}]]

@@ -352,3 +352,21 @@ def test_the_throttle_fills_again_and_forgets_the_oldest(monkeypatch: pytest.Mon
     assert throttle.take("2001:db8::2") == 60
     assert throttle.take("10.0.0.3") is None
     assert throttle.take("10.0.0.1") is None
+
+
+def test_a_caller_who_leaves_amid_its_body_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+    entries: list[dict[str, object]] = []
+    with live_server(guarded_app(on_entry=entries.append)) as live:
+        with live.connect() as sock:
+            sock.sendall(head("/open-post", "Content-Length: 100") + b"some")
+            time.sleep(0.2)
+        deadline = time.monotonic() + 30
+        while not entries:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        with live.connect() as sock:
+            sock.sendall(head("/metrics", method="GET"))
+            metrics = read_answer(sock).body.decode()
+    assert entries[0]["status"] == 499
+    assert 'handler="/open-post",method="POST",status="5xx"} 0.0' in metrics
+    assert "Traceback" not in caplog.text

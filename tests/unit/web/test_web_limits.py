@@ -177,3 +177,19 @@ async def _longest_pause(stop: asyncio.Event) -> float:
 def test_nonsense_limits_are_refused_with_their_name(text: str) -> None:
     with pytest.raises(ConfigurationError, match="PREDICT_RATE_LIMIT"):
         parse_rates(text, "PREDICT_RATE_LIMIT")
+
+
+def test_what_was_paid_before_counts_toward_the_cost_once() -> None:
+    async def work(limits: RateLimits) -> list[int]:
+        batch = request_of(path="/predict/batch")
+        await limits.charge(batch, "10/minute")
+        await limits.charge(batch, "10/minute", 1, paid=1)
+        assert headers_of(batch)["X-RateLimit-Remaining"] == "9"
+        await limits.charge(batch, "10/minute", 10, paid=1)
+        assert headers_of(batch)["X-RateLimit-Remaining"] == "0"
+        with pytest.raises(Problem, match="at most 10 here. Received: 11") as caught:
+            await limits.charge(request_of("bob", "/predict/batch"), "10/minute", 11, paid=1)
+        assert caught.value.status == 422
+        return [await status(limits, batch, "10/minute")]
+
+    assert run(None, work) == [429]

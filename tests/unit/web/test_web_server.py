@@ -2,17 +2,19 @@
 
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 
-from guarded_app import guarded_app
+from guarded_app import GOOD, guarded_app
 from live_server import is_closed, live_server, read_answer
 from product_classifier.core.errors import ArtifactError, RuntimeServiceError
 from product_classifier.web import server as module
-from product_classifier.web.server import run_service
+from product_classifier.web.server import READ_BYTES, run_service
 
 
 @pytest.fixture
@@ -103,3 +105,47 @@ def test_what_stops_the_start_is_told() -> None:
 
     with pytest.raises(ArtifactError, match="no keys"):
         run_service(lambda: guarded_app(lifespan=broken), "127.0.0.1", 0, 1)
+
+
+def test_a_caller_who_takes_nothing_of_its_answer_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = guarded_app()
+
+    @app.get("/large")
+    async def large() -> StreamingResponse:
+        async def parts() -> AsyncIterator[bytes]:
+            for _ in range(1000):
+                yield b"x" * 65536
+
+        return StreamingResponse(parts())
+
+    with short(monkeypatch, "STALL_SECONDS", 0.5), live_server(app) as live, live.connect() as sock:
+        head = f"GET /large HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {GOOD}"
+        sock.sendall(head.encode() + b"\r\n\r\n")
+        deadline = time.monotonic() + 20
+        began = False
+        while not began or live.server.server_state.tasks:
+            began = began or bool(live.server.server_state.tasks)
+            assert time.monotonic() < deadline, "the answer still waits for its caller"
+            time.sleep(0.01)
+
+
+def test_a_slow_caller_gets_all_of_a_large_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        short(monkeypatch, "STALL_SECONDS", 2),
+        live_server(guarded_app()) as live,
+        live.connect() as sock,
+    ):
+        name = b"/docs/assets/swagger-ui-bundle.js"
+        sock.sendall(b"GET " + name + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+        time.sleep(0.3)
+        assert read_answer(sock).status == 200
+
+
+def test_a_body_of_tiny_chunks_does_not_stop_the_others() -> None:
+    with live_server(guarded_app()) as live, live.connect() as sock:
+        sock.sendall(b"POST /nothing HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert read_answer(sock).status == 401
+        [connection] = live.server.server_state.connections
+        assert connection.transport.max_size == READ_BYTES

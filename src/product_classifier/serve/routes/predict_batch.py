@@ -4,7 +4,7 @@ import json
 import time
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
@@ -42,6 +42,9 @@ from product_classifier.web.problems import Problem, describe_errors
 
 router = APIRouter(tags=["predict"])
 
+# What makes Python's reader of JSON slow, and hold many times the text: counted before, also inside of texts.
+_STRUCTURE, _MAX_STRUCTURE = ("[", "{", ":"), 200_000
+_MAX_KEYS = 16
 _BATCH = FormLimits(fields=4, field_bytes=8 * 1024 * 1024, files=MAX_BATCH_PRODUCTS)
 _BATCH_BODY = describe_form(
     {
@@ -58,11 +61,23 @@ _BATCH_BODY = describe_form(
 )
 
 
+async def _charge(request: Request, products: int, paid: int = 0) -> None:
+    state = request.app.state
+    rate = state.settings.predict_batch_rate_limit
+    await state.limits.charge(request, rate, products, paid)
+
+
+async def _charge_first(request: Request) -> None:
+    """Counts one product before 64 MB of body are read: one that is not readable is not free."""
+    await _charge(request, 1)
+
+
 @router.post(
     "/predict/batch",
     response_model=BatchAnswer,
     responses=RESPONSES,
     openapi_extra=_BATCH_BODY,
+    dependencies=[Depends(_charge_first)],
 )
 async def predict_batch(request: Request, engine: EngineDep) -> Any:
     """Find the types of up to 64 products; one that can't be judged does not spoil the others."""
@@ -71,8 +86,7 @@ async def predict_batch(request: Request, engine: EngineDep) -> Any:
     try:
         async with read_form(request, _BATCH) as form:
             items = _read_items(text_fields(form, {"products": str}))
-            state = request.app.state
-            await state.limits.charge(request, state.settings.predict_batch_rate_limit, len(items))
+            await _charge(request, len(items), paid=1)
             photos = await _read_photos(files(form, "images"))
         return await _answer_batch(request, engine, items, photos, started)
     except ClientDisconnect:
@@ -80,8 +94,11 @@ async def predict_batch(request: Request, engine: EngineDep) -> Any:
 
 
 def _read_items(texts: dict[str, str]) -> list[Any]:
+    text = texts.get("products", "")
+    if sum(map(text.count, _STRUCTURE)) > _MAX_STRUCTURE:
+        raise invalid("products", "must be a JSON list of products, not so nested")
     try:
-        items = json.loads(texts.get("products", ""))
+        items = json.loads(text)
     except (ValueError, RecursionError):
         raise invalid("products", "must be a JSON list") from None
     if not isinstance(items, list) or not 1 <= len(items) <= MAX_BATCH_PRODUCTS:
@@ -105,8 +122,9 @@ async def _answer_batch(
     results: list[ProductAnswer | RefusedProduct | None] = [None] * len(items)
     wanted: list[tuple[int, BatchProduct, ProductInput]] = []
     for index, item in enumerate(items):
+        product: BatchProduct | None = None
         try:
-            product = BatchProduct.model_validate(item)
+            product = BatchProduct.model_validate(_check_size(item))
             photo = photos.get(product.image) if product.image else None
             check_product(product, photo is not None)
         except ValidationError as error:
@@ -140,6 +158,13 @@ def _item_answer(
     lost = product.image is not None and source.photo is None
     missing = "No uploaded file has the name that image gives." if lost else None
     return encode_answer(model, product, scored.prediction, missing)
+
+
+def _check_size(item: Any) -> Any:
+    """Gives a product's fields; pydantic would make an error of each of half a million."""
+    if isinstance(item, dict) and len(item) > _MAX_KEYS:
+        raise Problem(422, "Unprocessable Content", f"A product has at most {_MAX_KEYS} fields.")
+    return item
 
 
 def _invalid_item(error: ValidationError) -> Problem:
