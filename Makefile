@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/product-classifier
 .DEFAULT_GOAL := help
-.PHONY: help setup start stop status logs init-airflow doctor train predict test test-dags test-coverage lint format check clean
+.PHONY: help setup env build start stop status logs init-airflow doctor train predict test test-dags test-containers test-coverage lint format check clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,12 @@ status: ## Show the services and the last run
 logs: ## Show the services' logs (S=serve ARGS=-f)
 	@$(RUN) logs $(S) $(ARGS)
 
+build: setup ## Build all container images in parallel (ARGS="serve auth" for some)
+	@$(RUN) build $(ARGS)
+
+env: setup ## Generate into .env what the container stack needs, for `docker compose` by hand
+	@$(RUN) init-env
+
 init-airflow: setup ## Create or migrate Airflow's database, pool and login
 	@$(RUN) init-airflow
 
@@ -37,10 +43,13 @@ predict: setup ## Run batch prediction here, without Airflow
 test: setup ## Run all tests that need no container engine
 	@.venv/bin/pytest tests --ignore=tests/dags --ignore=tests/containers $(ARGS)
 	@airflow/.venv/bin/python -m pytest tests/dags $(ARGS)
-	@echo "Left out: tests/containers (they need a container engine)."
+	@echo "Left out: tests/containers (they need a container engine): make test-containers."
 
 test-dags: setup ## Run the DAG tests only, in Airflow's environment
 	@airflow/.venv/bin/python -m pytest tests/dags $(ARGS)
+
+test-containers: setup ## Run the tests on a real container engine; fails without one
+	@.venv/bin/pytest tests/containers $(ARGS)
 
 test-coverage: setup ## Run the tests with a coverage report (htmlcov/)
 	@.venv/bin/pytest tests --ignore=tests/dags --ignore=tests/containers --cov=product_classifier --cov-report=term --cov-report=html $(ARGS)

@@ -37,10 +37,12 @@ class LiveServer:
 
 
 @contextmanager
-def live_server(app: FastAPI, grace_seconds: float = 5) -> Iterator[LiveServer]:
+def live_server(
+    app: FastAPI, grace_seconds: float = 5, delay_seconds: float = 0
+) -> Iterator[LiveServer]:
     """Serves an app on a free port."""
     sock = listen("127.0.0.1", 0)
-    server = make_server(app, grace_seconds)
+    server = make_server(app, grace_seconds, delay_seconds)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     try:

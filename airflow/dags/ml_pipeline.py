@@ -8,7 +8,7 @@ training is a run in MLflow.
 | --- | --- | --- |
 | `data_stage` | `data/raw`: tables, photos, split, report | configure, check, run, version |
 | `training_stage` | `models/candidate`, then `models/champion` | check, run, version, gate |
-| `prediction_stage` | `data/predictions` | check, run, version |
+| `prediction_stage` | `data/predictions` | check, shards, run (one per shard), merge, version |
 | `serving_stage` | `auth` and `serve`, up and proven | deploy_auth, deploy_serve, smoke |
 
 ## When to run it by hand
@@ -30,7 +30,8 @@ All are optional; an empty one leaves `params.yaml` as it is, a given one is wri
 ```
 
 `{"branches": "reuse"}` keeps the text and image branch of the champion and fits only the fusion:
-minutes. `{"force": true}` runs every stage, changed or not.
+minutes. `{"force": true}` runs every stage, changed or not. `{"prediction_shards": 4}` scores in
+four parts, on as many workers as are free, and merges them: the same result, byte for byte.
 
 ## What a retry does
 
@@ -86,7 +87,7 @@ def ml_pipeline() -> None:
     """Wires the stages: a stage starts when the one before it is done or was skipped."""
     data = stage_group("data_stage", "ingest", output=CATALOGUE, configure=True)
     training = stage_group("training_stage", "train", output=CANDIDATE, champion=CHAMPION)
-    prediction = stage_group("prediction_stage", "predict", output=PREDICTIONS)
+    prediction = stage_group("prediction_stage", "predict", output=PREDICTIONS, sharded=True)
     data >> training >> prediction >> serving_group("serving_stage")
 
 

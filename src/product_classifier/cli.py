@@ -10,6 +10,7 @@ from types import FrameType
 import typer
 
 from product_classifier import __version__
+from product_classifier.core.deadline import leave_what_hangs
 from product_classifier.core.errors import ExitCode, NothingToDo, ProductClassifierError
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,12 @@ _COMMANDS = (
     "auth",
     "serve",
     "deploy",
+    "dagshub",
+    "images",
 )
+
+# Set in a stage's image, to the stage.
+STAGE_VARIABLE = "PRODUCT_CLASSIFIER_STAGE"
 
 
 def _show_version(wanted: bool) -> None:
@@ -64,6 +70,18 @@ def build_app() -> typer.Typer:
     return app
 
 
+def stage_arguments(arguments: list[str], stage: str | None) -> list[str]:
+    """Completes the arguments in a stage's image: there, options alone are the stage's.
+
+    So `docker run product-classifier/train --help` is about `train`, while any other word is a
+    command as everywhere: `check train`. `--version` stays the program's.
+    """
+    only_options = all(argument.startswith("-") for argument in arguments[:1])
+    return (
+        [stage, *arguments] if stage and only_options and arguments != ["--version"] else arguments
+    )
+
+
 def _terminate(signum: int, _frame: FrameType | None) -> None:
     # As an exception, so that open files, locks and temporary folders are cleaned up on the way out.
     raise SystemExit(128 + signum)
@@ -73,7 +91,15 @@ def main() -> None:
     """Runs a command and ends the process with the exit code that the DAG understands (see `ExitCode`)."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        build_app()()
+        _run()
+    except SystemExit as outcome:
+        leave_what_hangs(outcome.code)
+        raise
+
+
+def _run() -> None:
+    try:
+        build_app()(stage_arguments(sys.argv[1:], os.environ.get(STAGE_VARIABLE)))
     except NothingToDo as outcome:
         logger.info("%s", outcome)
         sys.exit(ExitCode.NOTHING_TO_DO)

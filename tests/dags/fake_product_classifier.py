@@ -102,7 +102,13 @@ def main():
         if arguments[0] in ("check", "version", "params", "deploy")
         else arguments[0]
     )
-    contract = ("AIRFLOW_RUN_ID", "AIRFLOW_TASK_ID", "AIRFLOW_TRY_NUMBER", "DATA_SOURCE")
+    contract = (
+        "AIRFLOW_RUN_ID",
+        "AIRFLOW_TASK_ID",
+        "AIRFLOW_TRY_NUMBER",
+        "AIRFLOW_MAP_INDEX",
+        "DATA_SOURCE",
+    )
     environment = {key: os.environ.get(key) for key in contract}
     airflow = sorted(key for key in os.environ if key.startswith("AIRFLOW__"))
     append(

@@ -54,3 +54,17 @@ def test_a_changed_stage_in_the_middle_leaves_the_earlier_ones_skipped(scratch):
     assert result.returncode == 0, result.stdout[-4000:]
     expected = ["check ingest", "check train", "train", "version train", "gate", "check predict"]
     assert [call["name"] for call in calls] == [*expected, *SERVING]
+
+
+def test_prediction_in_shards_runs_each_part_and_then_their_merge(scratch):
+    result, calls = dags_test(scratch, prediction_shards=3)
+    assert result.returncode == 0, result.stdout[-4000:]
+    made = [call for call in calls if call["name"] == "predict"]
+    parts = [["predict", "--shard", f"{number}/3"] for number in (1, 2, 3)]
+    assert sorted(call["arguments"] for call in made[:-1]) == parts
+    assert made[-1]["arguments"] == ["predict", "--merge", "3"]
+    assert [call["name"] for call in calls][-4:] == ["version predict", *SERVING]
+
+    result, calls = dags_test(scratch, prediction_shards=3)
+    assert result.returncode == 0, result.stdout[-4000:]
+    assert [call["name"] for call in calls] == CHECKS_ONLY

@@ -81,7 +81,7 @@ def test_unchanged_stages_are_skipped(live, unchanged_run):
     succeeded = {name for name, state in states.items() if state == "success"}
     serving = {f"serving_stage.{name}" for name in ("deploy_auth", "deploy_serve", "smoke")}
     checks = {"data_stage.check", "training_stage.check", "prediction_stage.check"}
-    assert succeeded == checks | serving
+    assert succeeded == checks | serving | {"prediction_stage.shards"}
     assert {state for name, state in states.items() if name not in succeeded} == {"skipped"}
 
 
@@ -146,3 +146,20 @@ def test_sigkill_of_the_task_leaves_no_process(live):
     until(lambda: not any(alive(pid) for pid in pids), "the process group to end", 20)
     assert live.finish(run_id) == "success"
     assert live.names().count("train") == 2
+
+
+def test_shards_are_tried_again_on_their_own_before_they_are_merged(live):
+    live.control(predict={"exit": 1, "times": 2})
+    run_id, state = live.run(prediction_shards=2)
+    assert state == "success"
+    made = [call for call in live.calls() if call["name"] == "predict"]
+    assert len(made) == 5  # two shards, two tries that failed, and the merge
+    assert made[-1]["arguments"] == ["predict", "--merge", "2"]
+    assert {call["environment"]["AIRFLOW_MAP_INDEX"] for call in made[:-1]} == {"0", "1"}
+
+
+def test_clearing_a_skipped_prediction_runs_it_again(live, unchanged_run):
+    live.clear(unchanged_run, "prediction_stage.run")
+    assert live.finish(unchanged_run) == "success"
+    assert live.names() == ["predict", "version predict", *SERVING]
+    assert live.calls()[0]["arguments"] == ["predict"]

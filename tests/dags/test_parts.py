@@ -11,6 +11,7 @@ from common.decisions import skip_unless_needed
 from common.environment import process_environment, settings_environment
 from common.operators import event_text, parse_event
 from common.params import assignments
+from common.shards import shard_commands
 
 UNCHANGED = {"changed": False, "reason": "same", "clear_number": 0}
 CHANGED = {"changed": True, "reason": "new rows", "clear_number": 0}
@@ -54,6 +55,14 @@ def test_only_params_filled_in_become_arguments():
         "train.thresholds.target_precision=0.9",
     ]
     assert assignments({"force": True, "data_source": "sample"}) == []
+
+
+def test_a_single_shard_is_the_plain_command_and_more_have_their_numbers():
+    assert shard_commands("predict", 1) == [["predict"]]
+    assert shard_commands("predict", 2) == [
+        ["predict", "--shard", "1/2"],
+        ["predict", "--shard", "2/2"],
+    ]
 
 
 def test_a_stage_gets_settings_and_nothing_of_airflows_own():

@@ -22,8 +22,10 @@ EDGES = {
     "training_stage.run": {"training_stage.version"},
     "training_stage.version": {"training_stage.gate"},
     "training_stage.gate": {"prediction_stage.check"},
-    "prediction_stage.check": {"prediction_stage.run"},
-    "prediction_stage.run": {"prediction_stage.version"},
+    "prediction_stage.check": {"prediction_stage.shards"},
+    "prediction_stage.shards": {"prediction_stage.run"},
+    "prediction_stage.run": {"prediction_stage.merge", "prediction_stage.version"},
+    "prediction_stage.merge": {"prediction_stage.version"},
     "prediction_stage.version": {"serving_stage.deploy_auth"},
     "serving_stage.deploy_auth": {"serving_stage.deploy_serve"},
     "serving_stage.deploy_serve": {"serving_stage.smoke"},
@@ -37,12 +39,20 @@ COMMANDS = {
     "training_stage.run": ["train"],
     "training_stage.version": ["version", "train"],
     "training_stage.gate": ["gate", FORCE],
-    "prediction_stage.run": ["predict"],
+    "prediction_stage.merge": ["predict", "--merge", "{{ params.prediction_shards }}"],
     "prediction_stage.version": ["version", "predict"],
     "serving_stage.deploy_auth": ["deploy", "auth"],
     "serving_stage.deploy_serve": ["deploy", "serve"],
     "serving_stage.smoke": ["smoke"],
 }
+
+
+# One task per shard, and the one that says how many; their commands are known at run time.
+PLANNED = {"prediction_stage.shards", "prediction_stage.run"}
+
+
+def stage_tasks(dag):
+    return [task for task in dag.tasks if task.task_id not in PLANNED]
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +75,23 @@ def test_tasks_and_edges_are_exactly_these(dag):
 
 
 def test_commands_are_exactly_these(dag):
-    found = {task.task_id: task.command for task in dag.tasks if task.action != "check"}
+    found = {task.task_id: task.command for task in stage_tasks(dag) if task.action != "check"}
     assert found == COMMANDS
+
+
+def test_prediction_runs_are_mapped_over_the_planned_commands(dag):
+    run = dag.get_task("prediction_stage.run")
+    assert run.is_mapped
+    assert [task.task_id for task, _ in run.expand_input.iter_references()] == [
+        "prediction_stage.shards"
+    ]
+    expected = {"stage": "predict", "action": "run", "check_task_id": "prediction_stage.check"}
+    assert run.partial_kwargs.items() >= expected.items()
 
 
 @pytest.mark.parametrize("stage", ["ingest", "train", "predict"])
 def test_each_check_passes_force_on(dag, stage):
-    (check,) = [t for t in dag.tasks if t.action == "check" and t.stage == stage]
+    (check,) = [t for t in stage_tasks(dag) if t.action == "check" and t.stage == stage]
     assert check.command == ["check", stage, FORCE]
 
 
@@ -112,14 +132,19 @@ def test_every_task_has_an_owner_retries_a_timeout_and_a_failure_callback(dag):
 
 def test_tasks_that_take_the_lock_of_dvc_share_a_pool_of_one_slot(dag):
     pooled = {task.task_id for task in dag.tasks if task.pool == "dvc"}
-    assert pooled == {t.task_id for t in dag.tasks if t.action in ("check", "version", "gate")}
+    assert pooled == {
+        t.task_id for t in stage_tasks(dag) if t.action in ("check", "version", "gate")
+    }
 
 
 def test_only_check_gate_and_serving_go_on_after_a_skip(dag):
     rules = {task.task_id: task.trigger_rule.value for task in dag.tasks}
     after_skip = {name for name, rule in rules.items() if rule == "none_failed"}
     going_on = ("check", "gate", "deploy", "smoke")
-    assert after_skip == {t.task_id for t in dag.tasks if t.action in going_on}
+    expected = {t.task_id for t in stage_tasks(dag) if t.action in going_on}
+    assert after_skip == expected | {"prediction_stage.shards"}
+    # A single shard has no merge: that one is skipped, and its run still counts.
+    assert rules.pop("prediction_stage.version") == "none_failed_min_one_success"
     assert set(rules.values()) == {"none_failed", "all_success"}
 
 
@@ -147,6 +172,7 @@ def test_nothing_given_is_a_valid_run(dag):
     dag.params.validate()
     values = dag.params.dump()
     assert values.pop("force") is False
+    assert values.pop("prediction_shards") == 1
     assert set(values.values()) == {None}
 
 
@@ -171,7 +197,7 @@ for key, values in json.loads(sys.argv[2]).items():
         schema = dag.params.get_param(name).schema
         bounds = [schema[bound] for bound in ("minimum", "maximum") if bound in schema]
         values[key] = bounds or [v for v in schema.get("enum", ["auto"]) if v is not None]
-    assert set(dag.params) == {"data_source", "force", *PARAMS_YAML_KEYS}
+    assert set(dag.params) == {"data_source", "force", "prediction_shards", *PARAMS_YAML_KEYS}
     command = [sys.executable, "-c", code, str(ROOT), json.dumps(values)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -197,14 +223,33 @@ def test_every_task_has_advice_for_its_failure(dag):
 
 
 def test_no_secret_is_part_of_what_a_task_shows(dag):
-    for task in dag.tasks:
+    for task in stage_tasks(dag):
         assert task.template_fields == ("command",)
         assert not any("PASSWORD" in part or "SECRET" in part for part in task.command)
 
 
 def test_an_unknown_runtime_is_refused_with_the_ones_that_there_are(monkeypatch):
-    monkeypatch.setitem(os.environ, "PIPELINE_RUNTIME", "docker")
+    monkeypatch.setitem(os.environ, "PIPELINE_RUNTIME", "podman")
     bag = DagBag(str(DAGS))
     (error,) = bag.import_errors.values()
-    assert "Expected one of ['process']" in error
-    assert "PIPELINE_RUNTIME='docker'" in error
+    assert "Expected one of ['docker', 'process']" in error
+    assert "PIPELINE_RUNTIME='podman'" in error
+
+
+def test_with_containers_it_is_the_same_dag(monkeypatch):
+    monkeypatch.setitem(os.environ, "PIPELINE_RUNTIME", "docker")
+    bag = DagBag(str(DAGS))
+    assert bag.import_errors == {}
+    dag = bag.dags["ml_pipeline"]
+    assert {task.task_id: set(task.downstream_task_ids) for task in dag.tasks} == EDGES
+    found = {task.task_id: task.command for task in stage_tasks(dag) if task.action != "check"}
+    assert found == COMMANDS
+    kinds = {task.task_id: task.task_type for task in dag.tasks}
+    assert kinds["training_stage.run"] == kinds["prediction_stage.run"] == "StageDockerOperator"
+    assert kinds["serving_stage.deploy_serve"] == "ServiceOperator"
+    queues = {task.task_id: task.queue for task in dag.tasks}
+    assert queues["training_stage.run"] == queues["training_stage.check"] == "train"
+    assert {queues["prediction_stage.run"], queues["prediction_stage.shards"]} == {"predict"}
+    offered = (DAGS.parents[1] / "docker-compose.yml").read_text()
+    assert "AIRFLOW_WORKER_QUEUES:-default,ingest,train,predict,auth,serve}" in offered
+    assert set(queues.values()) == {"ingest", "train", "predict", "auth", "serve"}

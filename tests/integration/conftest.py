@@ -18,6 +18,10 @@ from typing import Any
 
 import pytest
 
+from containers.dagshub.hub import Hub, HubServer, make_bucket, s3_server
+
+from .dagshub_checkout import EXPIRED, FIRST, SECOND, STEPS, THIRD, TOKEN, USER, Checkout
+
 START_SECONDS = 120
 USERNAME, PASSWORD = "admin", "a-long-tracking-password-1"
 
@@ -185,3 +189,28 @@ def proxy_to() -> Iterator[Callable[[str], Proxy]]:
     for server in started:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture(scope="session")
+def hub(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """The stand-in for DagsHub, with a few empty repositories."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as s3:
+        hub = Hub(
+            mlflow_uri, s3, {TOKEN: USER}, expired={EXPIRED}, repositories={FIRST, SECOND, THIRD}
+        )
+        for slug in hub.repositories:
+            make_bucket(hub, slug)
+        server = HubServer(hub, "127.0.0.1", 0)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield hub
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="session")
+def pipeline(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout in which everything has run once, with nothing in its way."""
+    checkout = Checkout(tmp_path_factory.mktemp("first") / "work space", hub, FIRST)
+    for step in STEPS:
+        checkout.must(step)
+    return checkout

@@ -85,7 +85,7 @@ class Checkout:
         program.chmod(0o755)
 
     def write_env(self, airflow_port):
-        lines = f"AIRFLOW_PORT={airflow_port}\nMLFLOW_PORT={self.mlflow_port}\n"
+        lines = f"PIPELINE_RUNTIME=process\nAIRFLOW_PORT={airflow_port}\nMLFLOW_PORT={self.mlflow_port}\n"
         lines += f"AUTH_PORT={self.auth_port}\nSERVE_PORT={self.serve_port}\n"
         passwords = re.findall(r"\w+_PASSWORD=.*\n", self.env())
         (self.root / ".env").write_text(lines + "".join(passwords))

@@ -9,16 +9,21 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from product_classifier.core.settings import Settings
+from product_classifier.runtime.dotenv import STACK_SECRETS
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / ".env.example"
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 FIELDS = {name.upper(): field for name, field in Settings.model_fields.items()}
+# Read by docker-compose.yml alone: no program of ours holds them.
+COMPOSE_SECRETS = frozenset(STACK_SECRETS)
 UNITS = {"SECONDS": "seconds", "MINUTES": "minutes", "BYTES": "bytes"}
 # Settings of ours begin so; a name in the docs that begins so and is none is a mistake.
 PREFIXES = tuple(sorted({name.split("_")[0] + "_" for name in FIELDS} | {"DATA_"}))
 # Names in the docs that belong to other programs, or tell our process what only its starter knows.
-FOREIGN = re.compile(r"^(AIRFLOW__\w+|AIRFLOW_(HOME|RUN_ID|VERSION)|MLFLOW_(HTTP|SERVER)_\w+)$")
+FOREIGN = re.compile(
+    r"^(AIRFLOW__\w+|AIRFLOW_(HOME|RUN_ID|VERSION)|MLFLOW_(HTTP|SERVER)_\w+|COMPOSE_(ENV_FILES|FILE|PROFILES))$"
+)
 
 _ENTRY = re.compile(r"(?P<off># ?)?(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>\S*)")
 
@@ -58,7 +63,13 @@ def is_secret(field: FieldInfo) -> bool:
 
 
 def test_example_lists_every_setting_once_and_nothing_else() -> None:
-    assert sorted(entry.name for entry in read_example()) == sorted(FIELDS)
+    assert sorted(entry.name for entry in read_example()) == sorted([*FIELDS, *COMPOSE_SECRETS])
+
+
+@pytest.mark.parametrize("name", sorted(COMPOSE_SECRETS))
+def test_a_secret_of_the_stack_has_no_default(name: str) -> None:
+    assert ENTRIES[name].value == ""
+    assert ENTRIES[name].comment
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -101,7 +112,10 @@ def test_docs_name_no_setting_that_is_none(path: Path) -> None:
     unknown = {
         name
         for name in names
-        if name.startswith(PREFIXES) and name not in FIELDS and not FOREIGN.match(name)
+        if name.startswith(PREFIXES)
+        and name not in FIELDS
+        and name not in COMPOSE_SECRETS
+        and not FOREIGN.match(name)
     }
     assert unknown == set()
 

@@ -11,6 +11,8 @@ _TRIAGE = {
     "configure": "A parameter is not usable: correct it in the trigger form and trigger again.",
     "check": "DVC could not tell what changed: run `product-classifier check STAGE` by hand.",
     "run": "The last ERROR line of this task's log says why. Correct it, then clear this task.",
+    "shards": "The Param prediction_shards is not usable: trigger again with another.",
+    "merge": "A part is missing or damaged: this log names it; clear `run` of that shard.",
     "version": "DVC could not record or push: check the remote, then clear this task only.",
     "deploy_auth": "auth did not come up: this log ends with its own; see `make logs S=auth`.",
     "deploy_serve": "serve did not come up: this log ends with its own; see `make logs S=serve`.",

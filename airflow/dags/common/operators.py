@@ -53,7 +53,8 @@ class StageTask(BaseOperator):
 
     Args:
         stage: The stage's word: ingest, train, predict, auth, serve.
-        action: configure, check, run, version, gate, deploy or smoke: what the task is to its stage.
+        action: configure, check, run, merge, version, gate, deploy or smoke: what the task is to
+            its stage.
         command: Arguments after `product-classifier`; templated; empty ones are dropped.
         check_task_id: For `run`: the task whose decision it obeys.
     """
@@ -83,6 +84,8 @@ class StageTask(BaseOperator):
     def execute(self, context: Context) -> Any:
         """Skips or runs the command, and turns its exit code into Airflow's outcome."""
         arguments = [PROGRAM, *(argument for argument in self.command if argument)]
+        if self.action == "merge" and context["params"]["prediction_shards"] == 1:
+            raise AirflowSkipException("One shard: `run` published the whole result itself.")
         if self.action == "configure":
             values = assignments(context["params"])
             if not values:
@@ -111,6 +114,8 @@ class StageTask(BaseOperator):
             "AIRFLOW_TASK_ID": ti.task_id,
             "AIRFLOW_TRY_NUMBER": str(ti.try_number),
         }
+        if (ti.map_index if ti.map_index is not None else -1) >= 0:
+            environment["AIRFLOW_MAP_INDEX"] = str(ti.map_index)
         if source := context["params"].get("data_source"):
             environment["DATA_SOURCE"] = source
         return environment
@@ -142,7 +147,10 @@ class StageProcessOperator(StageTask):
         """Runs the command behind the guard, which ends its group however this task ends."""
         program = os.environ.get("PRODUCT_CLASSIFIER_PROGRAM", arguments[0])
         workspace = Path(os.environ.get("PRODUCT_CLASSIFIER_WORKSPACE", os.getcwd()))
-        lock = workspace / ".state" / "locks" / f"{self.stage}.lock"
+        # Shards of one stage run side by side.
+        shard = environment.get("AIRFLOW_MAP_INDEX")
+        name = self.stage if shard is None else f"{self.stage}-{shard}"
+        lock = workspace / ".state" / "locks" / f"{name}.lock"
         guard = [sys.executable, "-I", "-S", process_guard.__file__, str(lock)]
         self._process = subprocess.Popen(  # noqa: S603
             [*guard, str(STOP_GRACE_SECONDS), program, *arguments[1:]],

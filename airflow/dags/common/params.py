@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow.sdk import Param
+from common.shards import MOST_SHARDS
 
 # Name in the trigger form -> key in params.yaml.
 PARAMS_YAML_KEYS = {
@@ -67,6 +68,17 @@ def build_params() -> dict[str, Param]:
             type="boolean",
             title="Force",
             description="Run every stage even where neither its inputs nor its parameters changed.",
+        ),
+        "prediction_shards": Param(
+            1,
+            type="integer",
+            minimum=1,
+            maximum=MOST_SHARDS,
+            title="Prediction shards",
+            description=(
+                "Parts in which batch prediction is scored at the same time, one per worker that "
+                "is free; the result is the same. On one machine 1 is best."
+            ),
         ),
         "sample_products": _integer(
             "Products in the sample", "Labelled products of the generated catalogue.", 270, 100_000

@@ -8,6 +8,7 @@ from typing import Any
 from airflow.sdk import Asset, BaseOperator, TaskGroup, TriggerRule
 from common.callbacks import log_failure
 from common.operators import StageProcessOperator, StageTask
+from common.shards import PlanShards
 
 RETRY_DELAY = timedelta(seconds=20)
 FORCE = "{{ '--force' if params.force else '' }}"  # rendered to nothing, it is left out
@@ -34,24 +35,46 @@ VERSION_TIMEOUT = timedelta(hours=6)  # the first push of all photos
 # `deploy` gives up after two minutes by itself, `smoke` somewhat later: this is for a hanging one.
 SERVING_TIMEOUT = timedelta(minutes=10)
 
-# The runtimes that there are. A container operator takes its place here under "docker".
-_OPERATORS: dict[str, type[StageTask]] = {"process": StageProcessOperator}
+_AFTER_SHARDS = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
+
+RUNTIMES = ("docker", "process")
 
 
-def stage_task(stage: str, action: str, command: Sequence[str], **kwargs: Any) -> BaseOperator:
-    """Turns a stage's command into an operator of the runtime that PIPELINE_RUNTIME names.
+def _operator(action: str) -> type[StageTask]:
+    """Gives the operator of the runtime that PIPELINE_RUNTIME names: the one switch between them.
 
     Raises:
         ValueError: there is no such runtime.
     """
     runtime = os.environ.get("PIPELINE_RUNTIME", "process")
-    if runtime not in _OPERATORS:
-        raise ValueError(
-            f"The DAG has no runtime of this name. Expected one of {sorted(_OPERATORS)}. "
-            f"Received: PIPELINE_RUNTIME={runtime!r}."
-        )
+    if runtime == "process":
+        return StageProcessOperator
+    if runtime == "docker":
+        # Imported only where it is used: the Docker SDK would slow each parsing down.
+        from common.container_operator import StageDockerOperator
+        from common.service_operator import ServiceOperator
+
+        return ServiceOperator if action == "deploy" else StageDockerOperator
+    raise ValueError(
+        f"The DAG has no runtime of this name. Expected one of {sorted(RUNTIMES)}. "
+        f"Received: PIPELINE_RUNTIME={runtime!r}."
+    )
+
+
+def _placed(stage: str) -> dict[str, str]:
+    """Names the queue of a stage's tasks: a worker may take some stages only, as `train` where a GPU is."""
+    return {"queue": stage} if os.environ.get("PIPELINE_RUNTIME") == "docker" else {}
+
+
+def stage_task(stage: str, action: str, command: Sequence[str], **kwargs: Any) -> BaseOperator:
+    """Turns a stage's command into a task.
+
+    Raises:
+        ValueError: PIPELINE_RUNTIME names no runtime.
+    """
     kwargs.setdefault("task_id", action)
-    return _OPERATORS[runtime](stage=stage, action=action, command=command, **kwargs)
+    placed = _placed(stage)
+    return _operator(action)(stage=stage, action=action, command=command, **placed, **kwargs)
 
 
 def stage_group(
@@ -61,6 +84,7 @@ def stage_group(
     output: Asset,
     configure: bool = False,
     champion: Asset | None = None,
+    sharded: bool = False,
 ) -> TaskGroup:
     """Builds check, run and version of a stage; configure before and gate after where asked for.
 
@@ -70,6 +94,7 @@ def stage_group(
         output: What `version` records.
         configure: Whether the trigger form's hyperparameters are written to `params.yaml` first.
         champion: What a gate after the stage publishes; None: no gate.
+        sharded: Whether the run is mapped over the Param `prediction_shards`, with a merge after.
     """
     with TaskGroup(group_id) as group:
         # A group before this one may have skipped: only a failure keeps a check from deciding.
@@ -81,22 +106,18 @@ def stage_group(
             trigger_rule=TriggerRule.NONE_FAILED,
             execution_timeout=CHECK_TIMEOUT,
         )
-        run = stage_task(
-            stage,
-            "run",
-            [stage],
-            check_task_id=f"{group_id}.check",
-            execution_timeout=RUN_TIMEOUTS[stage],
-        )
+        run = _sharded_run(group_id, stage, check) if sharded else [_run(group_id, stage, check)]
         version = stage_task(
             stage,
             "version",
             ["version", stage],
             pool=DVC_POOL,
             outlets=[output],
+            # The merge of a single shard is skipped.
+            trigger_rule=_AFTER_SHARDS if sharded else TriggerRule.ALL_SUCCESS,
             execution_timeout=VERSION_TIMEOUT,
         )
-        check >> run >> version
+        run >> version
         if configure:
             (
                 stage_task(stage, "configure", ["params", "set"], execution_timeout=CHECK_TIMEOUT)
@@ -114,6 +135,49 @@ def stage_group(
                 execution_timeout=CHECK_TIMEOUT,
             )
     return group
+
+
+def _run(group_id: str, stage: str, check: BaseOperator) -> BaseOperator:
+    run = stage_task(
+        stage,
+        "run",
+        [stage],
+        check_task_id=f"{group_id}.check",
+        execution_timeout=RUN_TIMEOUTS[stage],
+    )
+    check >> run
+    return run
+
+
+def _sharded_run(group_id: str, stage: str, check: BaseOperator) -> list[Any]:
+    """Builds the plan of the shards, a run for each and their merge; gives the last two."""
+    shards = PlanShards(
+        task_id="shards",
+        stage=stage,
+        trigger_rule=TriggerRule.NONE_FAILED,
+        execution_timeout=CHECK_TIMEOUT,
+        **_placed(stage),
+    )
+    run = (
+        _operator("run")
+        .partial(
+            task_id="run",
+            stage=stage,
+            action="run",
+            check_task_id=f"{group_id}.check",
+            execution_timeout=RUN_TIMEOUTS[stage],
+            **_placed(stage),
+        )
+        .expand(command=shards.output)
+    )
+    merge = stage_task(
+        stage,
+        "merge",
+        [stage, "--merge", "{{ params.prediction_shards }}"],
+        execution_timeout=CHECK_TIMEOUT,
+    )
+    check >> shards >> run >> merge
+    return [run, merge]
 
 
 def serving_group(group_id: str) -> TaskGroup:

@@ -20,6 +20,7 @@ from product_classifier.auth.schemas import (
 from product_classifier.auth.service import AuthService
 from product_classifier.auth.sessions import Started
 from product_classifier.core.errors import ProductClassifierError
+from product_classifier.web.leaving import refuse_when_leaving
 from product_classifier.web.problems import Problem, problem_responses
 
 logger = logging.getLogger(__name__)
@@ -110,7 +111,12 @@ async def health() -> Health:
     return Health()
 
 
-@router.get("/ready", tags=["status"], responses=problem_responses(503))
+@router.get(
+    "/ready",
+    tags=["status"],
+    responses=problem_responses(503),
+    dependencies=[Depends(refuse_when_leaving)],
+)
 def ready(service: ServiceDep) -> Ready:
     """Say whether tokens can be given: the database answers and there is a key."""
     try:

@@ -47,6 +47,7 @@ def _run() -> None:
         settings.auth_host,
         settings.auth_port,
         settings.shutdown_grace_seconds,
+        settings.shutdown_delay_seconds,
     )
 
 

@@ -24,16 +24,17 @@ def register(app: typer.Typer) -> None:
         1: it is damaged. 2: it was refused and there is no champion. 99: nothing changed.
         """
         configure_logging("gate")
+        from product_classifier.commands.isolation import handed_over, is_isolated
         from product_classifier.commands.versioning import Stage, check, version
         from product_classifier.gate.gate import run_gate
         from product_classifier.tracking.registry import mark_champion
 
         workspace, settings = Workspace.find(), get_settings()
-        params = load_params(workspace.params)
         if record:
             check(Stage.GATE, force=force)  # ends the command where nothing changed
-        outcome = run_gate(workspace, params.gate, settings)
-        if record:
+        with handed_over("gate", record=record):
+            outcome = run_gate(workspace, load_params(workspace.params).gate, settings)
+        if record and not is_isolated():
             version(Stage.GATE)
         mark_champion(workspace, settings)
         typer.echo(f"Gate: {outcome.decision}. Champion: {outcome.champion}")

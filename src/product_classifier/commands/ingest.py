@@ -23,6 +23,7 @@ def _ingest(
 
     Bad input ends with exit code 2, a report in reports/ingest/ and data/raw as it was.
     """
+    from product_classifier.commands.isolation import handed_over
     from product_classifier.core.logging import configure_logging
     from product_classifier.core.params import load_params
     from product_classifier.core.settings import get_settings
@@ -31,4 +32,7 @@ def _ingest(
 
     configure_logging("ingest")
     workspace = Workspace.find()
-    ingest(workspace, get_settings(), load_params(workspace.params).ingest, source=source)
+    with handed_over("ingest") as wanted:
+        if wanted:
+            params = load_params(workspace.params).ingest
+            ingest(workspace, get_settings(), params, source=source)

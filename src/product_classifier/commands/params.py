@@ -42,11 +42,16 @@ def set_values(
     ],
 ) -> None:
     """Change parameters: all of them or, if one is not allowed, none."""
+    from product_classifier.commands.isolation import hand_params, is_isolated, take_back_params
     from product_classifier.versioning.params_file import parse_assignment, set_params
 
     configure_logging("params")
-    changes = set_params(
-        Workspace.find().params, dict(parse_assignment(text) for text in assignments)
-    )
+    workspace = Workspace.find()
+    if is_isolated():
+        take_back_params(workspace)
+    own = workspace.params.read_bytes()
+    changes = set_params(workspace.params, dict(parse_assignment(text) for text in assignments))
+    if is_isolated():
+        hand_params(own)
     for key, (before, after) in changes.items():
         logger.info("%s: %s -> %s", key, before, after)

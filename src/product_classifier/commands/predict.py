@@ -54,22 +54,30 @@ def _predict(
     configure_logging("predict")
     if shard is not None and merge is not None:
         raise ConfigurationError("Either --shard I/N or --merge N, not both.")
+    from product_classifier.commands.isolation import fetch_parts, hand_part, handed_over
     from product_classifier.predict.checkpoints import Shard
     from product_classifier.predict.job import Request
     from product_classifier.predict.predict import merge_parts, predict, predict_shard
 
     workspace, settings = Workspace.find(), get_settings()
-    params = load_params(workspace.params).predict
     request = Request(dataset, images, bundle)
     if shard is not None:
-        part = predict_shard(workspace, settings, params, request, Shard.parse(shard))
+        wanted = Shard.parse(shard)
+        with handed_over("predict", record=False):
+            params = load_params(workspace.params).predict
+            part = predict_shard(workspace, settings, params, request, wanted)
+            hand_part(part)
         typer.echo(f"Shard {shard}: {part or 'nothing to score'}")
         return
-    summary = (
-        predict(workspace, settings, params, request)
-        if merge is None
-        else merge_parts(workspace, settings, request, merge)
-    )
+    with handed_over("predict") as is_to_do:
+        if not is_to_do:
+            return
+        if merge is None:
+            params = load_params(workspace.params).predict
+            summary = predict(workspace, settings, params, request)
+        else:
+            fetch_parts()
+            summary = merge_parts(workspace, settings, request, merge)
     typer.echo(
         f"{summary['products']} products: {summary['auto']} pass without review, "
         f"{summary['review']} to review, {summary['errors']} without an answer "

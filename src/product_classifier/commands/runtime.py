@@ -1,4 +1,4 @@
-"""Commands of the embedded run: start, stop, status, logs, init-airflow, doctor, clean."""
+"""Commands of the whole pipeline: start, stop, status, logs, init-env, init-airflow, doctor, clean."""
 
 import os
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from product_classifier.runtime.compose import Compose
     from product_classifier.runtime.layout import Layout
 
 _SET_HELP = "A field of the trigger form, as text_epochs=5. Repeat it for several."
@@ -18,6 +19,21 @@ def _layout() -> "Layout":
     root = Workspace.find().root
     os.chdir(root)  # .env and relative paths in it belong to the checkout
     return Layout(root)
+
+
+def _stack(layout: "Layout") -> "Compose | None":
+    """Gives the container stack, unless the embedded run is up or containers can't be had here."""
+    from product_classifier.core.settings import get_settings
+    from product_classifier.runtime.choice import choose_runtime, find_engine
+    from product_classifier.runtime.compose import Compose
+    from product_classifier.runtime.supervision import Supervisor
+
+    stack = Compose(layout, get_settings().compose_project_name)
+    if Supervisor(layout).answers():
+        return None
+    if stack.values_file.exists():
+        return stack if find_engine().problem is None else None
+    return stack if choose_runtime(get_settings()).name == "docker" else None
 
 
 def parse_assignments(values: list[str]) -> dict[str, Any]:
@@ -57,17 +73,32 @@ def start(
         bool, typer.Option("--no-trigger", help="Only start the services.")
     ] = False,
 ) -> None:
-    """Starts Airflow and MLflow on this machine, runs the pipeline in them, and brings the API up."""
+    """Starts Airflow and MLflow, runs the pipeline in them, and brings the API up.
+
+    In containers where an engine with Compose answers, else as processes: PIPELINE_RUNTIME decides.
+    """
     from rich.console import Console
 
-    from product_classifier.runtime.start import EmbeddedRun, StartOptions
+    from product_classifier.core.settings import get_settings
+    from product_classifier.runtime.choice import choose_runtime
+    from product_classifier.runtime.pipeline_start import PipelineStart, StartOptions
 
     params = parse_assignments(values or [])
     if data_source is not None:
         params["data_source"] = data_source
     if force:
         params["force"] = True
-    run = EmbeddedRun(_layout(), Console(highlight=False))
+    layout, console = _layout(), Console(highlight=False)
+    choice = choose_runtime(get_settings())
+    run: PipelineStart
+    if choice.name == "docker":
+        from product_classifier.runtime.compose_start import ComposeRun
+
+        run = ComposeRun(layout, console, choice)
+    else:
+        from product_classifier.runtime.start import EmbeddedRun
+
+        run = EmbeddedRun(layout, console, choice)
     try:
         code = run.start(StartOptions(params, trigger=not no_trigger))
     except KeyboardInterrupt:
@@ -77,10 +108,17 @@ def start(
 
 
 def stop() -> None:
-    """Ends Airflow, MLflow, auth, serve and everything they started."""
-    from product_classifier.runtime.start import stop as stop_all
+    """Ends Airflow, MLflow, auth, serve and everything they started; data and volumes stay."""
+    from product_classifier.core.settings import get_settings
+    from product_classifier.runtime.start import stop as stop_processes
 
-    typer.echo("Stopped." if stop_all(_layout()) else "Nothing ran.")
+    layout = _layout()
+    ran = stop_processes(layout)
+    if _stack(layout) is not None:
+        from product_classifier.runtime.compose_start import stop_stack
+
+        ran = stop_stack(layout, get_settings()) or ran
+    typer.echo("Stopped." if ran else "Nothing ran.")
 
 
 def status() -> None:
@@ -90,8 +128,14 @@ def status() -> None:
     from product_classifier.core.settings import get_settings
     from product_classifier.runtime.status import print_status
 
-    layout = _layout()
-    if not print_status(layout, get_settings(), Console(highlight=False)):
+    layout, console = _layout(), Console(highlight=False)
+    if (stack := _stack(layout)) is not None:
+        from product_classifier.runtime.compose_report import print_stack_status
+
+        healthy = print_stack_status(stack, get_settings(), console)
+    else:
+        healthy = print_status(layout, get_settings(), console)
+    if not healthy:
         raise typer.Exit(1)
 
 
@@ -105,7 +149,12 @@ def logs(
     """Shows the services' logs."""
     from product_classifier.runtime.service_logs import choose_logs, follow_logs, read_logs
 
-    files = choose_logs(_layout(), service)
+    layout = _layout()
+    if (stack := _stack(layout)) is not None:
+        from product_classifier.runtime.compose_report import show_stack_logs
+
+        raise typer.Exit(max(show_stack_logs(stack, service, lines=lines, follow=follow)))
+    files = choose_logs(layout, service)
     for line in read_logs(files, lines):
         typer.echo(line)
     if follow:
@@ -114,6 +163,23 @@ def logs(
                 typer.echo(line)
         except KeyboardInterrupt:
             raise typer.Exit(0) from None
+
+
+def init_env() -> None:
+    """Generates into .env the passwords and keys that are missing, for `docker compose` by hand."""
+    from product_classifier.core.settings import get_settings
+    from product_classifier.runtime.compose import Compose
+    from product_classifier.runtime.compose_start import complete_stack_dotenv
+    from product_classifier.runtime.compose_values import compose_values
+
+    layout = _layout()
+    names = sorted(complete_stack_dotenv(layout).passwords)
+    get_settings.cache_clear()
+    settings = get_settings()
+    layout.prepare()
+    stack = Compose(layout, settings.compose_project_name)
+    stack.write_values(compose_values(layout, settings))
+    typer.echo(f"Generated into .env: {', '.join(names)}." if names else "Nothing was missing.")
 
 
 def init_airflow() -> None:
@@ -169,4 +235,5 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to the program."""
     for command in (start, stop, status, logs, doctor, clean):
         app.command()(command)
+    app.command("init-env")(init_env)
     app.command("init-airflow")(init_airflow)

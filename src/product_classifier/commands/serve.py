@@ -27,4 +27,5 @@ def _serve() -> None:
         settings.serve_host,
         settings.serve_port,
         settings.shutdown_grace_seconds,
+        settings.shutdown_delay_seconds,
     )

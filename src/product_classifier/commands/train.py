@@ -23,10 +23,14 @@ def register(app: typer.Typer) -> None:
         # TensorFlow's C++ log is not ours to read: a line per optimised graph. Set it to 0 to see it.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         configure_logging("train")
+        from product_classifier.commands.isolation import handed_over
         from product_classifier.train.train import candidate_summary, train
 
         workspace = Workspace.find()
-        result = train(workspace, get_settings(), load_params(workspace.params).train)
+        with handed_over("train") as wanted:
+            if not wanted:
+                return
+            result = train(workspace, get_settings(), load_params(workspace.params).train)
         typer.echo(candidate_summary(workspace.candidate, result.manifest))
         typer.echo(
             f"Run {result.run_id}, {result.seconds:.0f} s"

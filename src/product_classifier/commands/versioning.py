@@ -3,8 +3,6 @@
 import enum
 import importlib
 import logging
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,8 +41,8 @@ def register(app: typer.Typer) -> None:
 
 
 @contextmanager
-def _repository(stage: str) -> "Iterator[Repository]":
-    from product_classifier.versioning.deadline import DeadlineExceeded
+def open_repository(stage: str) -> "Iterator[Repository]":
+    """Opens the workspace's versions for one command; others wait meanwhile."""
     from product_classifier.versioning.repository import Repository
     from product_classifier.versioning.serial import serialised
 
@@ -52,21 +50,15 @@ def _repository(stage: str) -> "Iterator[Repository]":
     workspace, settings = Workspace.find(), get_settings()
     if not (workspace.root / "dvc.yaml").is_file():
         raise ConfigurationError(f"There is no dvc.yaml in {workspace.root} or above it.")
-    try:
-        with (
-            serialised(workspace, settings.dvc_lock_wait_seconds),
-            Repository(workspace, settings) as repository,
-        ):
-            yield repository
-    except DeadlineExceeded as error:
-        # Threads that still hang on the remote would keep a normal exit waiting.
-        logger.error("%s", error)
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(ExitCode.FAULT)
+    with (
+        serialised(workspace, settings.dvc_lock_wait_seconds),
+        Repository(workspace, settings) as repository,
+    ):
+        yield repository
 
 
-def _write_probe(stage: str, workspace: Workspace, settings: Settings) -> None:
+def write_stage_probe(stage: str, workspace: Workspace, settings: Settings) -> None:
+    """Writes what the stage's outside input is now, where it has one."""
     if stage in _WITH_PROBE:
         probe: Any = importlib.import_module(f"product_classifier.{stage}.probe")
         section = getattr(load_params(workspace.params), stage)  # each probe takes its own
@@ -78,11 +70,15 @@ def check(
     force: bool = typer.Option(False, "--force", help="Run it even if nothing changed."),
 ) -> None:
     """Say whether a stage must run: exit 0 if inputs, parameters or outputs changed, 99 if not."""
+    from product_classifier.commands.isolation import check_isolated, is_isolated
     from product_classifier.versioning.check import check_stage
     from product_classifier.versioning.record import record_stage
 
-    with _repository(stage) as repository:
-        _write_probe(stage, repository.workspace, get_settings())
+    if is_isolated():
+        check_isolated(stage, force=force)
+        return
+    with open_repository(stage) as repository:
+        write_stage_probe(stage, repository.workspace, get_settings())
         verdict = check_stage(repository, stage, force=force)
         for reason in verdict.reasons:
             logger.info("%s must run: %s.", stage, reason)
@@ -97,10 +93,17 @@ def check(
 def version(
     stage: Annotated[Stage, typer.Argument(help="The stage whose outputs to record.")],
 ) -> None:
-    """Record a stage's outputs with DVC, push them, and prove that the remote has them."""
+    """Record a stage's outputs with DVC, push them, and prove that the remote has them.
+
+    With WORKSPACE_SYNC=dvc the stage has recorded them itself: only the proof is left.
+    """
+    from product_classifier.commands.isolation import is_isolated, prove_isolated
     from product_classifier.versioning.record import record_stage
 
-    with _repository(stage) as repository:
+    if is_isolated():
+        typer.echo(f"{stage}: {prove_isolated(stage)} objects are on the remote.")
+        return
+    with open_repository(stage) as repository:
         recording = record_stage(repository, stage)
     typer.echo(
         f"{stage}: {recording.objects} objects on {repository.address}, "
@@ -126,7 +129,7 @@ def restore(
     from product_classifier.core.export import export_champion
     from product_classifier.versioning.restore import restore_state
 
-    with _repository("restore") as repository:
+    with open_repository("restore") as repository:
         result = restore_state(repository, run or None, [str(s) for s in stage or ()], force=force)
         export_champion(repository.workspace, get_settings())
     for line in result.summary():
@@ -141,7 +144,7 @@ def verify(
     """Hash everything again: what is served, the outputs, the cache. Exit 1 if anything differs."""
     from product_classifier.versioning.verify import verify_workspace
 
-    with _repository("verify") as repository:
+    with open_repository("verify") as repository:
         report = verify_workspace(repository, with_remote=remote)
     for line in report.lines():
         typer.echo(line)

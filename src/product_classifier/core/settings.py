@@ -21,11 +21,41 @@ OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or Non
 OptionalText = Annotated[str | None, BeforeValidator(lambda value: value or None)]
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(lambda value: value or None)]
 
+
+def _written_as(pattern: str, example: str) -> BeforeValidator:
+    """Checks how a value is written; an empty one is not set."""
+
+    def check(value: str | None) -> str | None:
+        if value and not re.fullmatch(pattern, value):
+            raise ValueError(f"expected something like {example}")
+        return value or None
+
+    return BeforeValidator(check)
+
+
+def dagshub_slug(value: str | None) -> str | None:
+    """Takes owner/name out of what people copy: owner/name, the page's address, git's, MLflow's.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if not value:
+        return None
+    path = urlsplit(value).path if "://" in value else value
+    slug = re.sub(r"\.(git|mlflow|s3)$", "", path.strip().strip("/"))
+    if not _DAGSHUB_SLUG.fullmatch(slug):
+        raise ValueError("expected owner/name of a repository on DagsHub")
+    return slug
+
+
+DagsHubSlug = Annotated[str | None, BeforeValidator(dagshub_slug)]
+DAGSHUB_URL = "https://dagshub.com"
 RAKUTEN_URL = (
     "https://huggingface.co/datasets/ndiguesene/ml-datasets-image-rakuten-ecommerce/resolve/main"
 )
 
-_DAGSHUB_MLFLOW = re.compile(r"^https://dagshub\.com/(?P<repository>[^/]+/[^/]+)\.mlflow/?$")
+_DAGSHUB_SLUG = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
+_DAGSHUB_MLFLOW = re.compile(r"/(?P<repository>[^/]+/[^/]+)\.mlflow/?")
 _LOGGER_FIELDS = {
     "ingest": "import_data_logger_path",
     "train": "train_model_logger_path",
@@ -90,21 +120,31 @@ class TrackingSettings(_Base):
     mlflow_experiment_name: str = "ProductCodeClassifier"
     mlflow_bundle: Literal["light", "full"] = "light"
     mlflow_upload_timeout_seconds: float = Field(default=300, gt=0)
+    dagshub_url: Annotated[str, BeforeValidator(lambda value: str(value).rstrip("/"))] = DAGSHUB_URL
     dagshub_username: OptionalText = None
     dagshub_token: OptionalSecret = None
-    dagshub_repository: OptionalText = None
+    dagshub_repository: DagsHubSlug = None
     dvc_remote_url: OptionalText = None
     dvc_s3_endpoint_url: OptionalText = None
     dvc_timeout_seconds: float = Field(default=3600, gt=0)
     dvc_lock_wait_seconds: float = Field(default=600, gt=0)
     aws_access_key_id: OptionalText = None
     aws_secret_access_key: OptionalSecret = None
+    workspace_sync: Literal["none", "dvc"] = "none"
+
+    def is_on_dagshub(self, url: str | None) -> bool:
+        """Says whether an address is on the DagsHub of DAGSHUB_URL: nobody else is shown the token."""
+        here, home = urlsplit(url or ""), urlsplit(self.dagshub_url)
+        host = here.netloc.rpartition("@")[2].lower()
+        return (here.scheme, host) == (home.scheme, home.netloc.lower())
 
     def dagshub_slug(self) -> str | None:
         """Names the DagsHub repository as owner/name, from its own setting or from an MLflow URI on DagsHub."""
         if self.dagshub_repository:
             return self.dagshub_repository
-        match = _DAGSHUB_MLFLOW.match(self.mlflow_tracking_uri or "")
+        if not self.is_on_dagshub(self.mlflow_tracking_uri):
+            return None
+        match = _DAGSHUB_MLFLOW.fullmatch(urlsplit(self.mlflow_tracking_uri or "").path)
         return match["repository"] if match else None
 
     def tracking_uri(self, default: str) -> str:
@@ -112,14 +152,13 @@ class TrackingSettings(_Base):
         if self.mlflow_tracking_uri:
             return self.mlflow_tracking_uri
         slug = self.dagshub_slug()
-        return f"https://dagshub.com/{slug}.mlflow" if slug and self.dagshub_token else default
+        return f"{self.dagshub_url}/{slug}.mlflow" if slug and self.dagshub_token else default
 
     def tracking_credentials(self) -> tuple[str, str] | None:
         """Gives user name and password for the MLflow server, or None where it asks for none."""
         if self.mlflow_tracking_username and self.mlflow_tracking_password:
             return self.mlflow_tracking_username, self.mlflow_tracking_password.get_secret_value()
-        host = urlsplit(self.tracking_uri("")).hostname
-        if self.dagshub_token and host == "dagshub.com":  # never shown to another server
+        if self.dagshub_token and self.is_on_dagshub(self.tracking_uri("")):
             # DagsHub takes the token as password; any non-empty name does.
             return self.dagshub_username or "token", self.dagshub_token.get_secret_value()
         return None
@@ -134,18 +173,16 @@ class TrackingSettings(_Base):
         """Gives DVC's S3 options (endpointurl, access_key_id, secret_access_key) as far as they are set."""
         options: dict[str, str] = {}
         slug = self.dagshub_slug()
-        if slug and self.dagshub_token and not self.dvc_remote_url:
-            token = self.dagshub_token.get_secret_value()
-            options = {
-                "endpointurl": f"https://dagshub.com/{slug}.s3",
-                "access_key_id": token,
-                "secret_access_key": token,
-            }
         if self.dvc_s3_endpoint_url:
             options["endpointurl"] = self.dvc_s3_endpoint_url
+        elif slug and self.dagshub_token and not self.dvc_remote_url:
+            options["endpointurl"] = f"{self.dagshub_url}/{slug}.s3"
         if self.aws_access_key_id and self.aws_secret_access_key:
             options["access_key_id"] = self.aws_access_key_id
             options["secret_access_key"] = self.aws_secret_access_key.get_secret_value()
+        elif self.dagshub_token and self.is_on_dagshub(options.get("endpointurl")):
+            token = self.dagshub_token.get_secret_value()
+            options |= {"access_key_id": token, "secret_access_key": token}
         return options
 
 
@@ -221,6 +258,7 @@ class ServeSettings(_Base):
     serve_host: str = "127.0.0.1"
     serve_port: int = Field(default=8000, ge=1024, le=65535)
     auth_url: str = "http://127.0.0.1:8011"
+    serve_url: OptionalText = None
     bundle_source: OptionalText = None
     predict_rate_limit: str = "10/minute"
     predict_batch_rate_limit: str = "200/minute"
@@ -230,6 +268,7 @@ class ServeSettings(_Base):
     inference_workers: int = Field(default=0, ge=0, le=256)
     inference_queue: int = Field(default=64, ge=1, le=10_000)
     shutdown_grace_seconds: int = Field(default=30, ge=1, le=600)
+    shutdown_delay_seconds: float = Field(default=0, ge=0, le=60)
     cors_allow_origins: OptionalText = None
     trusted_proxies: OptionalText = None
     airflow_api_url: OptionalText = None
@@ -249,8 +288,31 @@ class RuntimeSettings(_Base):
     project_host_path: OptionalPath = None
 
 
+class ContainerSettings(_Base):
+    """The container runtime: names, and what a stage's container may use. No stage reads them itself."""
+
+    compose_project_name: str = "product-classifier"
+    network_name: str = "product_classier"
+    image_prefix: str = "product-classifier"
+    image_tag: OptionalText = None
+    stage_user: Annotated[str | None, _written_as(r"\d+:\d+", "1000:1000")] = None
+    data_host_paths: OptionalText = None
+    train_gpus: Annotated[str | None, _written_as(r"all|[1-9]\d*", "all or 1")] = None
+    stage_memory_limit: Annotated[str | None, _written_as(r"\d+[kmgKMG]?", "8g")] = None
+    stage_cpus: float | None = Field(default=None, gt=0)
+    airflow_workers: int = Field(default=1, ge=1, le=100)
+    airflow_worker_concurrency: int = Field(default=4, ge=1, le=100)
+    airflow_worker_queues: str = "default,ingest,train,predict,auth,serve"
+
+
 class Settings(
-    DataSettings, ExportSettings, TrackingSettings, AuthSettings, ServeSettings, RuntimeSettings
+    DataSettings,
+    ExportSettings,
+    TrackingSettings,
+    AuthSettings,
+    ServeSettings,
+    RuntimeSettings,
+    ContainerSettings,
 ):
     """All settings of the pipeline's stages and of the embedded run."""
 

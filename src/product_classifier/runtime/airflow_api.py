@@ -10,6 +10,16 @@ from product_classifier.core.settings import Settings
 
 DAG_ID = "ml_pipeline"
 FINISHED = frozenset({"success", "failed"})
+# Of a task's shards, the one whose state comes last here speaks for all.
+_TELLING = (
+    *("removed", "skipped", "success", None, "scheduled", "queued"),
+    *("up_for_retry", "running", "upstream_failed", "failed"),
+)
+
+
+def _weight(task: dict[str, Any]) -> int:
+    state = task.get("state")
+    return _TELLING.index(state if state in _TELLING else None)
 
 
 class AirflowAPI:
@@ -118,7 +128,17 @@ class AirflowAPI:
         return found
 
     def tasks(self, run_id: str) -> dict[str, dict[str, Any]]:
-        """Gives a run's tasks by id."""
+        """Gives a run's tasks by id; of a task that runs in shards, the one that says most."""
         path = f"dags/{DAG_ID}/dagRuns/{run_id}/taskInstances"
         answer = self.call("GET", path, params={"limit": 100}) or {"task_instances": []}
-        return {item["task_id"]: item for item in answer["task_instances"]}
+        # The heaviest of each id comes last and stays.
+        return {item["task_id"]: item for item in sorted(answer["task_instances"], key=_weight)}
+
+    def log(self, run_id: str, task: dict[str, Any]) -> list[Any]:
+        """Gives the events in the log of a task's last try; none where there is no log yet."""
+        path = f"dags/{DAG_ID}/dagRuns/{run_id}/taskInstances/{task['task_id']}"
+        number = max(1, task["try_number"])
+        query = {"map_index": task.get("map_index", -1), "full_content": True}
+        answer = self.call("GET", f"{path}/logs/{number}", params=query) or {}
+        content = answer.get("content", [])
+        return content if isinstance(content, list) else [content]

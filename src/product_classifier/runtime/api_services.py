@@ -30,13 +30,13 @@ LOOPBACK = "127.0.0.1"
 USERS_FILE = "auth.db"  # auth's SQLite database, in AUTH_DATA_PATH
 
 _SHARED = {"algorithm", "anonymous_rate_limit", "cors_allow_origins"}
-_SHARED |= {"log_level", "shutdown_grace_seconds", "trusted_proxies"}
+_SHARED |= {"log_level", "shutdown_delay_seconds", "shutdown_grace_seconds", "trusted_proxies"}
 _AUTH = {*AuthSettings.model_fields, *_SHARED, "auth_service_logger_path"}
 _SERVE = {*ServeSettings.model_fields, *_SHARED, "serving_logger_path"}
 # A host whose bundle comes from the DVC remote needs the remote's address and keys.
 _REMOTE = {"dvc_remote_url", "dvc_s3_endpoint_url", "dvc_timeout_seconds", "dvc_lock_wait_seconds"}
 _REMOTE |= {"aws_access_key_id", "aws_secret_access_key", "dagshub_token", "dagshub_repository"}
-_REMOTE |= {"dagshub_username", "mlflow_tracking_uri"}
+_REMOTE |= {"dagshub_url", "dagshub_username", "mlflow_tracking_uri"}
 # Parts of the package that a service runs: a change there restarts it.
 _CODE = {
     AUTH: ("cli.py", "commands/auth.py", "auth", "core", "web"),
@@ -58,8 +58,8 @@ def auth_url(settings: Settings) -> str:
 
 
 def serve_url(settings: Settings) -> str:
-    """Gives serve's address as seen from this machine."""
-    return local_url(settings.serve_host, settings.serve_port)
+    """Gives serve's address: SERVE_URL, else where it listens on this machine."""
+    return settings.serve_url or local_url(settings.serve_host, settings.serve_port)
 
 
 def _values(settings: Settings, names: Iterable[str]) -> dict[str, str]:
@@ -103,7 +103,9 @@ def _service(
         port=port,
         port_setting=f"{name.upper()}_PORT",
         url=local_url(host, port).replace(LOOPBACK, "localhost"),
-        stop_seconds=settings.shutdown_grace_seconds + STOP_MARGIN_SECONDS,
+        stop_seconds=round(settings.shutdown_delay_seconds)
+        + settings.shutdown_grace_seconds
+        + STOP_MARGIN_SECONDS,
     )
 
 

@@ -1,10 +1,15 @@
 """Which runtime carries the pipeline, and why."""
 
+import shutil
+import subprocess
 from dataclasses import dataclass
 from typing import Literal
 
 from product_classifier.core.errors import ConfigurationError
 from product_classifier.core.settings import Settings
+
+ANSWER_TIMEOUT_SECONDS = 20
+LEAST_ENGINE, LEAST_COMPOSE = (20, 10), (2, 26)  # what the stack was run on
 
 
 @dataclass(frozen=True)
@@ -15,17 +20,66 @@ class RuntimeChoice:
     reason: str
 
 
+@dataclass(frozen=True)
+class Engine:
+    """A container engine as it answered; `problem` says why it can't be used, or is None."""
+
+    version: str = ""
+    compose: str = ""
+    problem: str | None = None
+
+
+def _ask(*command: str) -> tuple[bool, str]:
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, timeout=ANSWER_TIMEOUT_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return False, type(error).__name__
+    said = (done.stdout if done.returncode == 0 else done.stderr).strip()
+    return done.returncode == 0, (said.splitlines() or ["no answer"])[-1]
+
+
+def _version(text: str) -> tuple[int, ...]:
+    numbers = text.lstrip("v").split("-")[0].split("+")[0].split(".")
+    return tuple(int(number) for number in numbers if number.isdigit())
+
+
+def find_engine() -> Engine:
+    """Asks for a container engine with Compose and BuildKit; takes tenths of a second."""
+    if shutil.which("docker") is None:
+        return Engine(problem="there is no docker on this machine")
+    answered, version = _ask("docker", "version", "--format", "{{.Server.Version}}")
+    if not answered:
+        return Engine(problem=f"no container engine answers ({version})")
+    found, compose = _ask("docker", "compose", "version", "--short")
+    if not found:
+        return Engine(version, problem="docker has no Compose plugin")
+    if not _ask("docker", "buildx", "version")[0]:
+        return Engine(version, compose, "docker has no buildx plugin, which builds the images")
+    if _version(version) < LEAST_ENGINE or _version(compose) < LEAST_COMPOSE:
+        engine_version, compose_version = (
+            ".".join(map(str, least)) for least in (LEAST_ENGINE, LEAST_COMPOSE)
+        )
+        wanted = f"Docker Engine {engine_version} and Compose {compose_version}"
+        return Engine(version, compose, f"{wanted} are needed, {version} and {compose} are here")
+    return Engine(version, compose)
+
+
 def choose_runtime(settings: Settings) -> RuntimeChoice:
-    """Picks the runtime that PIPELINE_RUNTIME names.
+    """Picks the runtime that PIPELINE_RUNTIME names; with `auto`, docker where it can be used.
 
     Raises:
-        ConfigurationError: docker is asked for; this version has no container runtime yet.
+        ConfigurationError: docker is asked for and can't be used; says why.
     """
-    if settings.pipeline_runtime == "docker":
-        raise ConfigurationError(
-            "This version runs the stages as processes only. Expected PIPELINE_RUNTIME=auto or "
-            "process. Received: PIPELINE_RUNTIME=docker."
-        )
     if settings.pipeline_runtime == "process":
         return RuntimeChoice("process", "PIPELINE_RUNTIME asks for it")
-    return RuntimeChoice("process", "it needs nothing but Python; PIPELINE_RUNTIME=auto")
+    engine = find_engine()
+    if engine.problem is None:
+        return RuntimeChoice("docker", f"engine {engine.version}, Compose {engine.compose}")
+    if settings.pipeline_runtime == "docker":
+        raise ConfigurationError(
+            f"PIPELINE_RUNTIME=docker, but {engine.problem}. Install Docker Engine with its Compose "
+            "and buildx plugins and start it, or set PIPELINE_RUNTIME=process."
+        )
+    return RuntimeChoice("process", f"{engine.problem}; PIPELINE_RUNTIME=auto")

@@ -1,12 +1,9 @@
 """`product-classifier doctor`: what this machine has and lacks, and what to do about it."""
 
-import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +11,7 @@ import psutil
 from rich.console import Console
 from rich.markup import escape
 
-from product_classifier.core.errors import ConfigurationError
+from product_classifier.core.errors import ConfigurationError, RuntimeServiceError
 from product_classifier.core.settings import (
     MAX_PASSWORD_BYTES,
     MIN_PASSWORD_CHARACTERS,
@@ -22,6 +19,10 @@ from product_classifier.core.settings import (
     get_settings,
     is_placeholder,
 )
+from product_classifier.runtime.choice import find_engine
+from product_classifier.runtime.compose import Compose
+from product_classifier.runtime.dagshub_check import check_dagshub
+from product_classifier.runtime.findings import Finding
 from product_classifier.runtime.layout import Layout
 from product_classifier.runtime.ports import holder, is_free, next_free
 from product_classifier.runtime.supervision import Supervisor
@@ -32,15 +33,6 @@ DISK_WARN_GIB, DISK_FAIL_GIB = (
 )  # both environments take 4 GiB, all photos with features and cache 10
 MEMORY_WARN_GIB, MEMORY_FAIL_GIB = 6, 3  # training 4 GiB at most, Airflow and MLflow 1.2
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report."""
-
-    level: Literal["ok", "warn", "fail"]
-    subject: str
-    message: str
 
 
 def check_python() -> Iterable[Finding]:
@@ -83,9 +75,19 @@ def check_memory() -> Iterable[Finding]:
     yield Finding(level, "Memory", f"{available:.1f} GiB available{advice}")
 
 
+def _stack_is_up(layout: Layout, settings: Settings) -> bool:
+    stack = Compose(layout, settings.compose_project_name)
+    if not stack.values_file.exists():
+        return False
+    try:
+        return any(container.alive for container in stack.containers())
+    except RuntimeServiceError:
+        return False
+
+
 def check_ports(layout: Layout, settings: Settings) -> Iterable[Finding]:
     """Checks that our ports are free, or held by our own services."""
-    ours = bool(Supervisor(layout).states())
+    ours = bool(Supervisor(layout).states()) or _stack_is_up(layout, settings)
     for name, port in (
         ("AIRFLOW_PORT", settings.airflow_port),
         ("MLFLOW_PORT", settings.mlflow_port),
@@ -115,19 +117,14 @@ def check_git(layout: Layout) -> Iterable[Finding]:
 
 
 def check_engine() -> Iterable[Finding]:
-    """Looks for a container engine; the embedded run needs none."""
-    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    if not host.startswith("unix://"):
-        yield Finding("ok", "Container engine", f"{host} (not needed here)")
-        return
-    try:
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(2)
-            probe.connect(host.removeprefix("unix://"))
-    except OSError:
-        yield Finding("ok", "Container engine", "none answers; the process runtime needs none")
+    """Looks for a container engine; without one the pipeline runs as processes."""
+    engine = find_engine()
+    if engine.problem is None:
+        versions = f"Docker Engine {engine.version}, Compose {engine.compose}"
+        yield Finding("ok", "Container engine", versions)
     else:
-        yield Finding("ok", "Container engine", f"answers at {host}")
+        message = f"{engine.problem}; the process runtime needs none"
+        yield Finding("ok", "Container engine", message)
 
 
 def _secrets(settings: Settings) -> dict[str, str]:
@@ -166,7 +163,6 @@ def check_settings(layout: Layout, settings: Settings) -> Iterable[Finding]:
     if path is not None and not (path / "dvc.yaml").is_file():
         message = f"{path} is no checkout of this project; {layout.root} is used instead"
         yield Finding("warn", "PROJECT_HOST_PATH", message)
-    yield from _check_dagshub(settings)
     source = settings.data_source
     if source not in ("sample", "rakuten") and "://" not in source and not Path(source).exists():
         yield Finding("fail", "DATA_SOURCE", f"{source} does not exist")
@@ -187,16 +183,6 @@ def _check_admin(settings: Settings) -> Iterable[Finding]:
         yield Finding("ok", "ADMIN_PASSWORD", f"set, for {settings.admin_user}")
 
 
-def _check_dagshub(settings: Settings) -> Iterable[Finding]:
-    if settings.dagshub_token and not settings.dagshub_slug():
-        message = "set, but no repository: set DAGSHUB_REPOSITORY=owner/name or MLFLOW_TRACKING_URI"
-        yield Finding("warn", "DAGSHUB_TOKEN", message)
-    elif settings.dagshub_slug() and not settings.dagshub_token:
-        yield Finding("warn", "DAGSHUB_TOKEN", "not set: DagsHub will refuse to store anything")
-    elif settings.dagshub_token:
-        yield Finding("ok", "DagsHub", f"{settings.dagshub_slug()}, with a token")
-
-
 def examine(layout: Layout) -> list[Finding]:
     """Runs every check; one that can't run because settings are wrong says so instead."""
     checks: list[Callable[[], Iterable[Finding]]] = [
@@ -212,7 +198,11 @@ def examine(layout: Layout) -> list[Finding]:
     except ConfigurationError as error:
         checks.append(lambda error=error: [Finding("fail", "Settings", str(error))])  # type: ignore[misc]
     else:
-        checks += [lambda: check_ports(layout, settings), lambda: check_settings(layout, settings)]
+        checks += [
+            lambda: check_ports(layout, settings),
+            lambda: check_settings(layout, settings),
+            lambda: check_dagshub(settings),
+        ]
     return [finding for check in checks for finding in check()]
 
 

@@ -1,8 +1,9 @@
 """The private `.env`: what a first start needs and nobody has set is generated once."""
 
+import base64
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,29 @@ _PASSWORDS = (
 )
 
 
+def _hex_secret() -> str:
+    return secrets.token_hex(24)
+
+
+def _fernet_key() -> str:
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+
+
+# What the container stack needs besides. Most of it becomes a part of an address, so it is hexadecimal.
+STACK_SECRETS: Mapping[str, Callable[[], str]] = {
+    "POSTGRES_PASSWORD": _hex_secret,
+    "AIRFLOW_DB_PASSWORD": _hex_secret,
+    "MLFLOW_DB_PASSWORD": _hex_secret,
+    "AUTH_DB_PASSWORD": _hex_secret,
+    "REDIS_PASSWORD": _hex_secret,
+    "S3_ACCESS_KEY": lambda: secrets.token_hex(10),
+    "S3_SECRET_KEY": _hex_secret,
+    "AIRFLOW_FERNET_KEY": _fernet_key,
+    "AIRFLOW_JWT_SECRET": _hex_secret,
+    "AIRFLOW_API_SECRET": _hex_secret,
+}
+
+
 @dataclass(frozen=True)
 class Generated:
     """What `complete_dotenv` added: passwords by the name of their setting."""
@@ -41,7 +65,13 @@ class Generated:
         return self.passwords.get("ADMIN_PASSWORD")
 
 
-def complete_dotenv(path: Path, *, has_users: bool = False) -> Generated:
+def missing_secrets(path: Path, names: Iterable[str]) -> list[str]:
+    """Lists what neither the environment nor `.env` sets."""
+    present = dotenv_values(path, interpolate=False) if path.exists() else {}
+    return [name for name in names if not (os.environ.get(name) or present.get(name))]
+
+
+def complete_dotenv(path: Path, *, has_users: bool = False, stack: bool = False) -> Generated:
     """Adds what is missing to `.env`; leaves every line that is there as it is.
 
     What the environment sets is not written down. The file ends up readable by this user only.
@@ -49,11 +79,13 @@ def complete_dotenv(path: Path, *, has_users: bool = False) -> Generated:
     Args:
         path: The `.env` file; it need not be there.
         has_users: Whether the API has its administrator already: a new password would not be theirs.
+        stack: Whether the secrets of the container stack are wanted too.
     """
-    present = dotenv_values(path, interpolate=False) if path.exists() else {}
     wanted = [name for name in _PASSWORDS if not (has_users and name == "ADMIN_PASSWORD")]
-    missing = [name for name in wanted if not (os.environ.get(name) or present.get(name))]
+    missing = missing_secrets(path, wanted)
     passwords = {name: secrets.token_urlsafe(_PASSWORD_BYTES) for name in missing}
+    if stack:
+        passwords |= {name: STACK_SECRETS[name]() for name in missing_secrets(path, STACK_SECRETS)}
     if passwords:
         text = path.read_text(encoding="utf-8") if path.exists() else _HEADER
         if text and not text.endswith("\n"):

@@ -53,6 +53,8 @@ class RunFollower:
     layout: Layout
     console: Console
     run_id: str
+    # Gives the last lines of a task's log where it is not on this machine's disk.
+    read_log: Callable[[dict[str, Any], int], list[str]] | None = None
     _seen: dict[str, str] = field(default_factory=dict)
     _spoke: float = 0.0
 
@@ -84,9 +86,13 @@ class RunFollower:
     def _last_line(self, task: dict[str, Any]) -> str:
         if task.get("state") not in ("running", "up_for_retry"):
             return ""
-        path = task_log(self.layout, self.run_id, task["task_id"], max(1, task["try_number"]))
-        lines = tail(path, 1)
+        lines = self._tail(task, 1)
         return lines[0].splitlines()[0] if lines else ""
+
+    def _tail(self, task: dict[str, Any], lines: int) -> list[str]:
+        if self.read_log is not None:
+            return self.read_log(task, lines)
+        return tail(task_log(self.layout, self.run_id, task), lines)
 
     def _table(self, order: list[str], tasks: dict[str, Any]) -> Table:
         table = Table(box=None, pad_edge=False)
@@ -123,9 +129,10 @@ class RunFollower:
         for name, task in self.api.tasks(self.run_id).items():
             if task.get("state") != "failed":
                 continue
-            path = task_log(self.layout, self.run_id, name, max(1, task["try_number"]))
             self.console.print(
                 f"\n[red]{name} failed[/] after {task['try_number']} tries. The end of its log:"
             )
-            self.console.print(escape("\n".join(tail(path, FAILURE_LINES))), soft_wrap=True)
-            self.console.print(f"[bright_black]{escape(str(path))}[/]", soft_wrap=True)
+            self.console.print(escape("\n".join(self._tail(task, FAILURE_LINES))), soft_wrap=True)
+            if self.read_log is None:
+                path = task_log(self.layout, self.run_id, task)
+                self.console.print(f"[bright_black]{escape(str(path))}[/]", soft_wrap=True)

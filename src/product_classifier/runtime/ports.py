@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from collections.abc import Iterable, Mapping
 
 import psutil
 
@@ -46,12 +47,28 @@ def require_free(services: list[Service], running: set[str]) -> None:
     Raises:
         ConfigurationError: a port is taken; says by what, and how to choose another.
     """
-    taken = [
-        f"Port {service.port} for {service.name} is taken by {holder(service.port)}. "
-        f"Stop that program, or set {service.port_setting}={next_free(service.port)} in .env and "
-        "start again."
+    _refuse_taken(
+        (service.port, service.name, service.port_setting)
         for service in services
-        if service.port and service.name not in running and not is_free(service.port)
+        if service.port and service.name not in running
+    )
+
+
+def require_free_ports(ports: Mapping[str, int]) -> None:
+    """Checks the ports that settings name.
+
+    Raises:
+        ConfigurationError: a port is taken; says by what, and how to choose another.
+    """
+    _refuse_taken((port, setting, setting) for setting, port in ports.items())
+
+
+def _refuse_taken(wanted: Iterable[tuple[int, str, str | None]]) -> None:
+    taken = [
+        f"Port {port} for {name} is taken by {holder(port)}. "
+        f"Stop that program, or set {setting}={next_free(port)} in .env and start again."
+        for port, name, setting in wanted
+        if not is_free(port)
     ]
     if taken:
         raise ConfigurationError(" ".join(taken))

@@ -47,7 +47,8 @@ def _cells(state: ServiceState | None, healthy: bool) -> tuple[str, str, str, st
     return str(state.pid), format_seconds(time.time() - state.started), memory, health
 
 
-def _last_run(settings: Settings) -> str:
+def last_run_line(settings: Settings) -> str:
+    """Says how the newest run of the pipeline stands."""
     try:
         run = AirflowAPI(settings).last_run()
     except ProductClassifierError as error:
@@ -70,5 +71,5 @@ def print_status(layout: Layout, settings: Settings, console: Console) -> bool:
         cells = _cells(states.get(service.name), service.name in healthy)
         table.add_row(service.name, *cells, service.url or "")
     console.print(table)
-    console.print(_last_run(settings), soft_wrap=True, markup=False)
+    console.print(last_run_line(settings), soft_wrap=True, markup=False)
     return all(service.name in healthy for service in services)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from product_classifier.runtime.airflow_api import DAG_ID
 from product_classifier.runtime.layout import Layout
@@ -10,10 +11,13 @@ _TAIL_BYTES = 64_000
 _NOISE = ("::group::", "::endgroup::", "Log message source", "Task instance in")
 
 
-def task_log(layout: Layout, run_id: str, task_id: str, attempt: int) -> Path:
-    """Gives the log file of one try of a task (Airflow's default file name)."""
+def task_log(layout: Layout, run_id: str, task: dict[str, Any]) -> Path:
+    """Gives the log file of a task's last try (Airflow's default file name)."""
     folder = layout.airflow_home / "logs" / f"dag_id={DAG_ID}" / f"run_id={run_id}"
-    return folder / f"task_id={task_id}" / f"attempt={attempt}.log"
+    folder /= f"task_id={task['task_id']}"
+    if task.get("map_index", -1) >= 0:
+        folder /= f"map_index={task['map_index']}"
+    return folder / f"attempt={max(1, task['try_number'])}.log"
 
 
 def _render(line: str) -> str:
@@ -21,6 +25,10 @@ def _render(line: str) -> str:
         event = json.loads(line)
     except ValueError:
         return line
+    return _render_event(event, line)
+
+
+def _render_event(event: Any, line: str) -> str:
     text = str(event.get("event", line)) if isinstance(event, dict) else line
     for detail in (event.get("error_detail") or []) if isinstance(event, dict) else []:
         text += f"\n{detail.get('exc_type', 'Error')}: {detail.get('exc_value', '')}"
@@ -35,4 +43,10 @@ def tail(path: Path, lines: int) -> list[str]:
         file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
         content = file.read().decode(errors="replace")
     rendered = [_render(line) for line in content.splitlines() if line.strip()]
+    return [line for line in rendered if line and not line.startswith(_NOISE)][-lines:]
+
+
+def render_events(events: list[Any], lines: int) -> list[str]:
+    """Gives the last lines of a log that Airflow's API handed out as events."""
+    rendered = [_render_event(event, str(event)) for event in events]
     return [line for line in rendered if line and not line.startswith(_NOISE)][-lines:]

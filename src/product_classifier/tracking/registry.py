@@ -6,13 +6,14 @@ a server can do is tried, not assumed.
 
 import logging
 
+from product_classifier.core.deadline import within
 from product_classifier.core.files import read_json, write_json_atomic
 from product_classifier.core.releases import current_champion
 from product_classifier.core.settings import Settings
 from product_classifier.core.workspace import Workspace
 from product_classifier.tracking.ledger import is_uploaded
 from product_classifier.tracking.record import RunRecord, list_records
-from product_classifier.tracking.server import Server, connect
+from product_classifier.tracking.server import Server, ServerTooSlow, connect
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ MODEL_NAME_TAG = "registered_model_name"
 ALIAS_TAG_PREFIX = "alias."
 CANDIDATE = "candidate"
 CHAMPION = "champion"
+_MARK_SECONDS = 60.0  # five small questions
 _TOLD_FILE = "champion_alias.json"
 
 
@@ -103,9 +105,13 @@ def mark_champion(workspace: Workspace, settings: Settings) -> bool:
     champion = current_champion(workspace)
     if champion is None or _told(workspace) == champion.content_id:
         return True
-    try:
+
+    def mark() -> bool:
         with connect(settings) as server:
-            found = _mark(server, settings.mlflow_experiment_name, champion.content_id)
+            return _mark(server, settings.mlflow_experiment_name, champion.content_id)
+
+    try:
+        found = within(_MARK_SECONDS, "Telling MLflow the champion", mark, ServerTooSlow)
         if not found and _is_waiting(workspace, champion.content_id):
             return False  # sync-runs uploads its run and then asks for this again
         write_json_atomic(workspace.runs / _TOLD_FILE, {CONTENT_ID_TAG: champion.content_id})

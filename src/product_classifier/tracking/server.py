@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from product_classifier.core.deadline import DeadlineExceeded, within
 from product_classifier.core.errors import ProductClassifierError, TrackingError
 from product_classifier.core.settings import Settings
 from product_classifier.tracking.scrub import scrub_text
@@ -22,6 +23,7 @@ _LIMITS = (
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR",  # seconds
 )
+_ANSWER_SECONDS = 15.0  # for the first answer in all, whatever keeps the reads from timing out
 _ASKING = dict(zip(_LIMITS, ("2", "1", "1"), strict=True))  # away: found out in 4 seconds
 _WORKING = dict(zip(_LIMITS, ("30", "2", "1"), strict=True))  # a large file needs longer
 _QUIET = {
@@ -33,6 +35,10 @@ _QUIET = {
 
 class ServerAway(TrackingError):
     """The server does not answer or does not let us in: no other run will get there now."""
+
+
+class ServerTooSlow(ServerAway, DeadlineExceeded):
+    """The server went on answering for longer than it may, as one that drips bytes does."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,12 @@ def connect(settings: Settings) -> Iterator[Server]:
                 from mlflow import MlflowClient
 
                 client = MlflowClient(tracking_uri=address.uri, registry_uri=address.uri)
-                client.search_experiments(max_results=1)
+                within(
+                    _ANSWER_SECONDS,
+                    f"An answer of MLflow at {address.uri}",
+                    lambda: client.search_experiments(max_results=1),
+                    ServerTooSlow,
+                )
             trouble = TrackingError
             deadline = time.monotonic() + settings.mlflow_upload_timeout_seconds
             with _environment(_WORKING, credentials):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from product_classifier.core.deadline import within
 from product_classifier.core.errors import TrackingError
 from product_classifier.core.files import sha256_file
 from product_classifier.core.settings import Settings
@@ -29,7 +30,13 @@ from product_classifier.tracking.payload import (
 from product_classifier.tracking.record import RunRecord, list_records, mark_killed
 from product_classifier.tracking.registry import register_bundle
 from product_classifier.tracking.scrub import scrub
-from product_classifier.tracking.server import Server, ServerAway, connect, find_address
+from product_classifier.tracking.server import (
+    Server,
+    ServerAway,
+    ServerTooSlow,
+    connect,
+    find_address,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +48,7 @@ LIGHT_MAX_BYTES = 20_000_000
 _METRICS_PER_BATCH = 500
 _TEXTS_PER_BATCH = 100
 _LOCK = ".uploading"
+_ONE_REQUEST_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -66,9 +74,19 @@ def upload_record(record: RunRecord, settings: Settings) -> str:
         TrackingError: the server is away, refused, or took too long. What it confirmed is kept in
             the ledger, so that the next call goes on from there.
     """
-    with _locked(record), connect(settings) as server:
-        experiment_id = _open_experiment(server, settings.mlflow_experiment_name)
-        return _Upload(server, settings, experiment_id).send(record, parent=None)
+
+    def send() -> str:
+        with _locked(record), connect(settings) as server:
+            experiment_id = _open_experiment(server, settings.mlflow_experiment_name)
+            return _Upload(server, settings, experiment_id).send(record, parent=None)
+
+    return within(
+        # Between two requests the upload looks at the time itself; this ends a request that never does.
+        settings.mlflow_upload_timeout_seconds + _ONE_REQUEST_SECONDS,
+        "The upload to MLflow (MLFLOW_UPLOAD_TIMEOUT_SECONDS)",
+        send,
+        ServerTooSlow,
+    )
 
 
 def upload_or_keep(record: RunRecord, settings: Settings) -> bool:

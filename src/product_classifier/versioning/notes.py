@@ -5,6 +5,7 @@ from typing import Any
 
 from product_classifier.core.files import read_json, write_json_atomic
 from product_classifier.core.workspace import Workspace
+from product_classifier.versioning.index import StateEntry
 from product_classifier.versioning.lockfile import LockFile
 from product_classifier.versioning.serial import state_folder
 
@@ -52,3 +53,19 @@ def note_recorded(workspace: Workspace, lock: LockFile, stage: str, address: str
 def is_recorded(workspace: Workspace, lock: LockFile, stage: str, address: str) -> bool:
     """Says whether the remote is known to hold what `dvc.lock` says of a stage."""
     return bool(_read(_recorded(workspace, stage)) == _promise(lock, stage, address))
+
+
+def note_origin(workspace: Workspace, entry: StateEntry) -> None:
+    """Keeps the state that an isolated workspace started from: it knows what is not here."""
+    names = ("candidate", "run_id", "mlflow_run_id", "lock_id")
+    write_json_atomic(_origin(workspace), {name: getattr(entry, name) for name in names})
+
+
+def read_origin(workspace: Workspace) -> dict[str, Any]:
+    """Gives candidate, run ids and lock id of the state that was started from; empty where none was."""
+    content = _read(_origin(workspace))
+    return content if isinstance(content, dict) else {}
+
+
+def _origin(workspace: Workspace) -> Path:
+    return state_folder(workspace) / "origin.json"

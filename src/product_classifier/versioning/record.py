@@ -14,7 +14,7 @@ from product_classifier.versioning.deadline import within
 from product_classifier.versioning.index import State, StateEntry, StateIndex, entry_name
 from product_classifier.versioning.lineage import collect_lineage
 from product_classifier.versioning.lockfile import LOCK_FILE, Entry, LockFile, parse_yaml
-from product_classifier.versioning.notes import changed_since_start, note_recorded
+from product_classifier.versioning.notes import changed_since_start, note_recorded, read_origin
 from product_classifier.versioning.remote import Objects, Remote
 from product_classifier.versioning.repository import Repository
 
@@ -130,7 +130,7 @@ def _keep_state(
     workspace = repository.workspace
     params = workspace.params.read_bytes()
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    candidate = _describe_candidate(workspace, lock)
+    candidate = _describe_candidate(workspace, lock) or _candidate_elsewhere(workspace, lock, stage)
     run = _training_run(workspace, candidate) if is_of_one_training(lock, params) else {}
     airflow_run = lineage["airflow_run_id"]
     entry = StateEntry(
@@ -175,7 +175,9 @@ def _training_run(workspace: Workspace, candidate: dict[str, str] | None) -> dic
     """Names the training that made the candidate: our id and, once uploaded, MLflow's."""
     latest = _read_or_none(workspace.runs / "latest.json") or {}
     if candidate is None or latest.get("content_id") != candidate["content_id"]:
-        return {}
+        origin = read_origin(workspace)
+        known = candidate is not None and origin.get("candidate") == candidate
+        return {k: origin[k] for k in ("run_id", "mlflow_run_id") if known and origin.get(k)}
     run_id = str(latest["run_id"])
     return {"run_id": run_id, **read_mlflow_id(workspace.runs / run_id)}
 
@@ -195,6 +197,14 @@ def _describe_candidate(workspace: Workspace, lock: LockFile) -> dict[str, str] 
     if lock.out("models/candidate") is None or not content or "content_id" not in content:
         return None
     return {"content_id": content["content_id"], "manifest_sha256": sha256_file(manifest)}
+
+
+def _candidate_elsewhere(workspace: Workspace, lock: LockFile, stage: str) -> dict[str, str] | None:
+    """Describes a candidate that is not in this workspace, from the state that this one started from."""
+    if stage == "train" or workspace.candidate.exists() or lock.out("models/candidate") is None:
+        return None
+    candidate = read_origin(workspace).get("candidate")
+    return candidate if isinstance(candidate, dict) else None
 
 
 def _read_or_none(path: Path) -> dict[str, Any] | None:

@@ -89,6 +89,11 @@ class Repository:
         [loaded] = self._call(lambda: self.repo.stage.collect(stage))
         return {str(dep): self._hash(dep) for dep in loaded.deps}
 
+    def command(self, stage: str) -> str:
+        """Gives a stage's command line as dvc.yaml has it."""
+        [loaded] = self._call(lambda: self.repo.stage.collect(stage))
+        return str(loaded.cmd)
+
     @staticmethod
     def _hash(dep: Any) -> Any:
         try:

@@ -13,6 +13,7 @@ from h11 import RemoteProtocolError
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from product_classifier.core.errors import ProductClassifierError, RuntimeServiceError
+from product_classifier.web.leaving import LeavingServer
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def make_server(app: FastAPI, grace_seconds: float) -> uvicorn.Server:
+def make_server(app: FastAPI, grace_seconds: float, delay_seconds: float = 0) -> uvicorn.Server:
     """Sets uvicorn up for an app; its logs go where ours go."""
     config = uvicorn.Config(
         app,
@@ -178,13 +179,20 @@ def make_server(app: FastAPI, grace_seconds: float) -> uvicorn.Server:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(grace_seconds)),
     )
-    return uvicorn.Server(config)
+    return LeavingServer(config, app, delay_seconds)
 
 
 def run_service(
-    app_factory: Callable[[], FastAPI], host: str, port: int, grace_seconds: float
+    app_factory: Callable[[], FastAPI],
+    host: str,
+    port: int,
+    grace_seconds: float,
+    delay_seconds: float = 0,
 ) -> None:
     """Runs a service until SIGTERM or SIGINT; requests in flight are answered within `grace_seconds`.
+
+    Behind a gateway it first goes on for `delay_seconds`, while its /ready says no: the gateway would else send it
+    requests that nobody answers.
 
     Raises:
         ProductClassifierError: the app can't be built or started, or the address can't be had.
@@ -193,7 +201,7 @@ def run_service(
     sock = listen(host, port)
     try:
         app = app_factory()
-        server = make_server(app, grace_seconds)
+        server = make_server(app, grace_seconds, delay_seconds)
         # uvicorn raises the signal again after its graceful end: by then it must mean nothing.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, server.handle_exit)

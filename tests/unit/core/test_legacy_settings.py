@@ -10,6 +10,7 @@ import logging.handlers
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from product_classifier.core.errors import ConfigurationError
 from product_classifier.core.logging import configure_logging
@@ -156,6 +157,53 @@ def test_dagshub_token_is_shown_to_nobody_else(monkeypatch: pytest.MonkeyPatch, 
     settings = read(monkeypatch, MLFLOW_TRACKING_URI=uri, DAGSHUB_TOKEN="t0k3n")
     assert settings.tracking_credentials() is None
     assert settings.s3_credentials() == {}
+
+
+def test_dagshub_token_is_not_shown_to_another_s3_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(
+        monkeypatch,
+        DAGSHUB_REPOSITORY="jane/shop",
+        DAGSHUB_TOKEN="t0k3n",
+        DVC_S3_ENDPOINT_URL="http://s3:8333",
+    )
+    assert settings.s3_credentials() == {"endpointurl": "http://s3:8333"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "ann/shop",
+        "https://dagshub.com/ann/shop",
+        "https://dagshub.com/ann/shop.git",
+        "https://dagshub.com/ann/shop.mlflow/",
+    ],
+)
+def test_dagshub_repository_is_taken_as_people_copy_it(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    settings = read(
+        monkeypatch, DAGSHUB_REPOSITORY=given, DAGSHUB_USERNAME="jane", DAGSHUB_TOKEN="t0k3n"
+    )
+    assert settings.tracking_uri(LOCAL) == "https://dagshub.com/ann/shop.mlflow"
+    assert settings.tracking_credentials() == ("jane", "t0k3n")
+    assert settings.s3_credentials()["endpointurl"] == "https://dagshub.com/ann/shop.s3"
+
+
+def test_dagshub_repository_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValidationError, match="expected owner/name"):
+        read(monkeypatch, DAGSHUB_REPOSITORY="shop")
+
+
+def test_a_dagshub_of_ones_own_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(
+        monkeypatch,
+        DAGSHUB_URL="https://hub.example.com:8443/",
+        MLFLOW_TRACKING_URI="https://hub.example.com:8443/jane/shop.mlflow",
+        DAGSHUB_TOKEN="t0k3n",
+    )
+    assert settings.dagshub_slug() == "jane/shop"
+    assert settings.tracking_credentials() == ("token", "t0k3n")
+    assert settings.s3_credentials()["endpointurl"] == "https://hub.example.com:8443/jane/shop.s3"
 
 
 def test_own_dvc_remote_wins_over_dagshub(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from product_classifier.commands import runtime as commands
 from product_classifier.core.errors import ConfigurationError
-from product_classifier.runtime.choice import choose_runtime
+from product_classifier.runtime import choice
+from product_classifier.runtime.choice import Engine
 from product_classifier.runtime.cleanup import clean
 from product_classifier.runtime.initialise import needs_migration, write_passwords
 
@@ -38,22 +39,65 @@ def test_a_malformed_pair_is_refused(value):
 def test_every_command_has_a_help_text():
     app = typer.Typer()
     commands.register(app)
-    for name in ("start", "stop", "status", "logs", "init-airflow", "doctor", "clean"):
+    for name in ("start", "stop", "status", "logs", "init-env", "init-airflow", "doctor", "clean"):
         result = CliRunner().invoke(app, [name, "--help"])
         assert result.exit_code == 0
         assert len(result.output.splitlines()) > 4
 
 
-@pytest.mark.parametrize("wanted", ["auto", "process"])
-def test_stages_run_as_processes(settings, wanted):
-    choice = choose_runtime(settings.model_copy(update={"pipeline_runtime": wanted}))
-    assert choice.name == "process"
-    assert choice.reason
+def engine(**found):
+    return lambda: Engine(**{"version": "28.0.0", "compose": "2.40.0", **found})
 
 
-def test_docker_is_refused_until_it_is_there(settings):
-    with pytest.raises(ConfigurationError, match="Received: PIPELINE_RUNTIME=docker"):
-        choose_runtime(settings.model_copy(update={"pipeline_runtime": "docker"}))
+@pytest.mark.parametrize("wanted", ["auto", "docker"])
+def test_an_engine_that_can_be_used_is_used(settings, monkeypatch, wanted):
+    monkeypatch.setattr(choice, "find_engine", engine())
+    chosen = choice.choose_runtime(settings.model_copy(update={"pipeline_runtime": wanted}))
+    assert chosen.name == "docker"
+    assert "28.0.0" in chosen.reason
+
+
+def test_process_asks_no_engine(settings, monkeypatch):
+    monkeypatch.setattr(choice, "find_engine", None)
+    chosen = choice.choose_runtime(settings.model_copy(update={"pipeline_runtime": "process"}))
+    assert chosen.name == "process"
+
+
+def test_without_an_engine_stages_run_as_processes(settings, monkeypatch):
+    monkeypatch.setattr(choice, "find_engine", engine(problem="no container engine answers"))
+    chosen = choice.choose_runtime(settings)
+    assert chosen.name == "process"
+    assert "no container engine answers" in chosen.reason
+
+
+def test_docker_without_an_engine_is_refused_with_the_reason(settings, monkeypatch):
+    monkeypatch.setattr(choice, "find_engine", engine(problem="docker has no Compose plugin"))
+    asked = settings.model_copy(update={"pipeline_runtime": "docker"})
+    with pytest.raises(ConfigurationError, match="docker has no Compose plugin"):
+        choice.choose_runtime(asked)
+
+
+@pytest.mark.parametrize(
+    ("answers", "problem"),
+    [
+        ({"version": "20.10.24+dfsg1", "compose": "v2.26.1-4", "buildx": "v0.13"}, None),
+        ({"version": "28.2.2", "compose": "5.0.1", "buildx": "v0.30"}, None),
+        ({"version": None}, "no container engine answers"),
+        ({"version": "28.2.2", "compose": None}, "no Compose plugin"),
+        ({"version": "28.2.2", "compose": "2.30.0", "buildx": None}, "no buildx plugin"),
+        ({"version": "19.3.15", "compose": "2.26.1", "buildx": "v0.13"}, "Docker Engine 20.10"),
+        ({"version": "28.2.2", "compose": "2.5.0", "buildx": "v0.13"}, "Compose 2.26"),
+    ],
+)
+def test_what_an_engine_lacks_is_said(monkeypatch, answers, problem):
+    def ask(*command):
+        value = answers[command[1]]
+        return (value is not None, value or "it says no")
+
+    monkeypatch.setattr(choice.shutil, "which", lambda _: "/usr/bin/docker")
+    monkeypatch.setattr(choice, "_ask", ask)
+    found = choice.find_engine().problem
+    assert found is None if problem is None else problem in found
 
 
 def test_clean_removes_caches_and_state_and_never_data_models_or_runs(layout):

@@ -7,11 +7,14 @@ from rich.console import Console
 
 from product_classifier.core.errors import ConfigurationError
 from product_classifier.core.workspace import Workspace
+from product_classifier.runtime.airflow_api import AirflowAPI
 from product_classifier.runtime.follow import RunFollower
 from product_classifier.runtime.results import print_results
 from product_classifier.runtime.service_logs import choose_logs, follow_logs, read_logs
 from product_classifier.runtime.status import format_seconds, print_status
 from product_classifier.runtime.task_log import tail, task_log
+
+TASK = {"task_id": "a.run", "state": "running", "try_number": 1, "map_index": -1}
 
 
 @pytest.fixture
@@ -58,19 +61,30 @@ def test_each_change_of_a_task_is_one_line(layout, console, monkeypatch):
 def test_a_terminal_gets_a_table_with_the_running_tasks_last_line(layout, monkeypatch):
     monkeypatch.setattr("product_classifier.runtime.follow.POLL_SECONDS", 0)
     console = Console(record=True, width=120, force_terminal=True)
-    path = task_log(layout, "r1", "a.run", 1)
+    path = task_log(layout, "r1", TASK)
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"event": "epoch 3 of 20"}) + "\n")
     follower = RunFollower(RecordedRun(), layout, console, "r1")
-    task = {"task_id": "a.run", "state": "running", "try_number": 1}
-    console.print(follower._table(["a.run", "b.run"], {"a.run": task}))
+    console.print(follower._table(["a.run", "b.run"], {"a.run": TASK}))
     text = console.export_text()
     assert "epoch 3 of 20" in text
     assert "waiting" in text
 
 
+def test_of_a_tasks_shards_the_one_that_needs_looking_at_speaks(layout, settings, monkeypatch):
+    shards = [
+        {**TASK, "state": state, "map_index": index, "try_number": 2}
+        for index, state in enumerate(("success", "failed", "running"))
+    ]
+    api = AirflowAPI(settings)
+    monkeypatch.setattr(api, "call", lambda *_, **__: {"task_instances": shards})
+    found = api.tasks("r1")["a.run"]
+    assert found["state"] == "failed"
+    assert task_log(layout, "r1", found).parts[-2:] == ("map_index=1", "attempt=2.log")
+
+
 def test_a_failed_tasks_log_is_shown(layout, console):
-    path = task_log(layout, "r1", "a.run", 1)
+    path = task_log(layout, "r1", TASK)
     path.parent.mkdir(parents=True)
     lines = [{"event": "row 7: price is missing", "level": "error"}, {"event": "::group::Post"}]
     path.write_text("\n".join(json.dumps(line) for line in lines))

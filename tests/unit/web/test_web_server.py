@@ -6,14 +6,17 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.responses import StreamingResponse
 
 from guarded_app import GOOD, guarded_app
 from live_server import is_closed, live_server, read_answer
 from product_classifier.core.errors import ArtifactError, RuntimeServiceError
 from product_classifier.web import server as module
+from product_classifier.web.leaving import refuse_when_leaving
+from product_classifier.web.problems import install_problem_handlers
 from product_classifier.web.server import READ_BYTES, run_service
 
 
@@ -149,3 +152,39 @@ def test_a_body_of_tiny_chunks_does_not_stop_the_others() -> None:
         assert read_answer(sock).status == 401
         [connection] = live.server.server_state.connections
         assert connection.transport.max_size == READ_BYTES
+
+
+def test_before_it_ends_it_says_so_and_goes_on_for_a_moment() -> None:
+    app = FastAPI()
+    install_problem_handlers(app)
+
+    @app.get("/open")
+    def open_page() -> str:
+        return "open"
+
+    @app.get("/ready", dependencies=[Depends(refuse_when_leaving)])
+    def ready() -> str:
+        return "ready"
+
+    with live_server(app, delay_seconds=1.0) as live:
+
+        def ask(path: str) -> int:
+            return httpx.get(f"{live.url}{path}", timeout=10, trust_env=False).status_code
+
+        assert ask("/ready") == 200
+        told = time.monotonic()
+        live.server.handle_exit(signal.SIGTERM, None)
+        assert (ask("/ready"), ask("/open")) == (503, 200)
+        assert not live.server.should_exit
+        while not live.server.should_exit:
+            assert time.monotonic() < told + 10
+            time.sleep(0.01)
+        assert time.monotonic() - told >= 1.0
+
+
+def test_told_twice_it_ends_at_once() -> None:
+    with live_server(guarded_app(), delay_seconds=60) as live:
+        live.server.handle_exit(signal.SIGTERM, None)
+        assert not live.server.should_exit
+        live.server.handle_exit(signal.SIGTERM, None)
+        assert live.server.should_exit

@@ -1,10 +1,11 @@
 """Pages that need no token: what this is, and whether it is up."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 
 from product_classifier import __version__
 from product_classifier.serve.dependencies import EngineDep
 from product_classifier.serve.schemas_shell import Health, Message, Ready, Status
+from product_classifier.web.leaving import refuse_when_leaving
 from product_classifier.web.problems import Problem, problem_responses
 
 router = APIRouter(tags=["status"])
@@ -32,7 +33,11 @@ async def show_health(engine: EngineDep) -> Health:
     return Health(model_loaded=engine.model is not None, version=__version__)
 
 
-@router.get("/ready", responses=problem_responses(413, 431, 503))
+@router.get(
+    "/ready",
+    responses=problem_responses(413, 431, 503),
+    dependencies=[Depends(refuse_when_leaving)],
+)
 async def show_readiness(request: Request, engine: EngineDep) -> Ready:
     """Say whether predictions can be had: a bundle is loaded and warmed up, and tokens can be checked."""
     model = engine.model

@@ -1,0 +1,181 @@
+"""The whole stack on a real engine: from `product-classifier start` to a prediction, and what may happen to it.
+
+Our images are the real ones; what comes from a registry is stood in for by images of Debian's packages. The catalogue
+is the generated one, the networks are small.
+"""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import uuid
+
+import httpx
+import pytest
+from stack_checkout import USER, StackCheckout, until
+
+from docker_program import docker
+from product_classifier.core.files import read_json
+
+pytestmark = pytest.mark.timeout(2700)
+
+STATEFUL = {"postgres-data", "redis-data", "s3-data", "airflow-logs", "auth-data"}
+RUN_SECONDS = 600
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory, images):
+    root = tmp_path_factory.mktemp("stack") / "check out"
+    stack = StackCheckout(root, f"pc-test-{uuid.uuid4().hex[:6]}", images["ingest"])
+    yield stack
+    stack.remove()
+
+
+def run_printed_commands(stack, printed):
+    """Runs what `start` printed as a user would, in a shell; gives the token and the prediction."""
+    lines = printed[printed.index("A token and a prediction, in") :].splitlines()
+    commands = list(itertools.takewhile(lambda line: line.startswith("  "), lines[1:]))
+    done = subprocess.run(
+        ["bash", "-c", "\n".join([*commands, "echo", 'echo "$TOKEN"'])],
+        cwd=stack.root,
+        env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    prediction, token = done.stdout.strip().splitlines()
+    return token, json.loads(prediction)
+
+
+def outcome(stack, stage):
+    states = stack.states()
+    return {name: states[f"{stage}_stage.{name}"] for name in ("check", "run", "version")}
+
+
+def changes_nothing(stack, stage):
+    return outcome(stack, stage) == {"check": "success", "run": "skipped", "version": "skipped"}
+
+
+def check_first_start(stack):
+    result = stack.call("start", "--set", "text_epochs=8")
+    assert result.returncode == 0, result.stdout + result.stderr
+    for text in ("Runtime: docker", "Started", "serving_stage.smoke: success"):
+        assert text in result.stdout
+    assert stack.volumes() >= STATEFUL
+    # What stages wrote belongs to the checkout's owner.
+    if os.getuid() == 0:
+        owners = {path.stat().st_uid for path in (stack.root / "models").rglob("*")}
+        assert owners == {USER}
+    token, answer = run_printed_commands(stack, result.stdout)
+    assert answer["bundle_id"] == stack.champion_id()
+    assert answer["modalities"] == "text+image"
+    # Recorded by DVC on the object store, logged to MLflow.
+    run = next(iter((stack.root / "runs").glob("*/*.json")), None)
+    assert run is not None
+    assert (stack.root / "dvc.lock").read_text().count("md5:") > 3
+    settings = stack.settings()
+    found = httpx.post(
+        f"http://127.0.0.1:{settings.mlflow_port}/api/2.0/mlflow/experiments/search",
+        json={"max_results": 10},
+        trust_env=False,
+    ).json()
+    assert settings.mlflow_experiment_name in {e["name"] for e in found["experiments"]}
+    status = stack.call("status")
+    assert status.returncode == 0, status.stdout
+    for name in ("airflow-worker", "gateway", "auth", "serve", "s3"):
+        assert name in status.stdout
+    assert "error" not in stack.call("logs", "gateway", "-n", "5").stderr.lower()
+    return token
+
+
+def check_nothing_to_do(stack):
+    before = stack.deployed()
+    result = stack.call("start")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Running already" in result.stdout
+    assert all(changes_nothing(stack, stage) for stage in ("data", "training", "prediction"))
+    assert stack.deployed() == before
+
+
+def check_a_changed_parameter(stack):
+    params = stack.root / "params.yaml"
+    params.write_text(params.read_text().replace("chunk_products: 16", "chunk_products: 12"))
+    assert stack.call("start").returncode == 0
+    assert changes_nothing(stack, "data")
+    assert changes_nothing(stack, "training")
+    assert outcome(stack, "prediction")["run"] == "success"
+
+
+def train_container(stack):
+    found = stack.containers("name=train")
+    commands = {
+        c: docker("inspect", "--format", "{{json .Config.Cmd}}", c, check=False) for c in found
+    }
+    # `check train` and `version train` run in the same image.
+    return next((c for c, text in commands.items() if text == '["train"]'), None)
+
+
+def run_until_training(stack, epochs):
+    """Starts a run whose training takes a while; gives the starter and the training's container."""
+    starter = stack.launch("start", "--set", f"text_epochs={epochs}")
+    return starter, until(lambda: train_container(stack), "the training to start", 240)
+
+
+def check_a_killed_stage_container(stack):
+    starter, container = run_until_training(stack, 9)
+    docker("kill", container)
+    assert starter.wait(timeout=RUN_SECONDS) == 0
+    assert stack.tries("training_stage.run") == 2
+    assert stack.containers("role=stage", "--all") == []
+
+
+def check_a_killed_worker(stack):
+    starter, container = run_until_training(stack, 10)
+    worker = stack.service("airflow-worker")
+    # As a crash, which the restart policy answers: `docker kill` would count as somebody's wish.
+    os.kill(int(docker("inspect", "--format", "{{.State.Pid}}", worker)), signal.SIGKILL)
+    assert starter.wait(timeout=RUN_SECONDS) == 0
+    assert container not in stack.containers("role=stage", "--all")
+    assert stack.containers("role=stage", "--all") == []
+    assert stack.tries("training_stage.run") >= 2
+
+
+def check_stop_and_start_again(stack, token):
+    history = stack.airflow().last_run()["dag_run_id"]
+    champion = stack.champion_id()
+    assert stack.call("stop").stdout == "Stopped.\n"
+    assert stack.everything() == []
+    assert stack.volumes() >= STATEFUL
+    assert stack.champion_id() == champion
+    assert read_json(stack.workspace.predictions / "predictions.json")
+    assert stack.call("stop").stdout == "Nothing ran.\n"
+    # Runs, users and signing keys are as before: a token of then is good now.
+    result = stack.call("start")
+    assert result.returncode == 0, result.stdout + result.stderr
+    runs = stack.airflow().call("GET", "dags/ml_pipeline/dagRuns", params={"limit": 50})
+    assert history in {run["dag_run_id"] for run in runs["dag_runs"]}
+    answer = stack.get("/model/info", headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 200, answer.text
+    assert run_printed_commands(stack, result.stdout)[1]["bundle_id"] == champion
+
+
+def test_the_stack_from_first_start_to_stop(stack):
+    token = check_first_start(stack)
+    check_nothing_to_do(stack)
+    check_a_changed_parameter(stack)
+    check_a_killed_stage_container(stack)
+    check_a_killed_worker(stack)
+    check_stop_and_start_again(stack, token)
+
+
+def test_the_file_is_valid_for_every_profile(stack):
+    for profile in ("airflow", "tracking", "storage", "stages", "*"):
+        done = subprocess.run(
+            ["docker", "compose", "--profile", profile, "config", "--quiet"],
+            cwd=stack.root,
+            env=stack.environment(),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
