@@ -22,6 +22,8 @@ KNOWN_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DE
 OTHER_METHOD = "OTHER"
 UNMATCHED = "unmatched"
 
+# Machines ask these each second: all is well is said at DEBUG, or it would push every other entry out of the log.
+_POLLED = frozenset({"/health", "/ready", "/metrics"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _STRICT_POLICY = "default-src 'none'; frame-ancestors 'none'"
 # The documentation pages have one script of their own inside them; everything else comes from this service.
@@ -115,8 +117,10 @@ class RequestContext:
             "bundle_id": state.get("bundle_id"),
             "address": state["address"],
         }
-        access_logger.info("%s %s %d", method, route, status, extra=entry)
-        if self._on_entry is not None:
+        polled = route in _POLLED and status < 400
+        level = logging.DEBUG if polled else logging.INFO
+        access_logger.log(level, "%s %s %d", method, route, status, extra=entry)
+        if self._on_entry is not None and not polled:
             self._on_entry({"time": time.time(), **entry})
 
 

@@ -32,6 +32,17 @@ def test_another_request_id_is_replaced(given: str | None) -> None:
     assert answer.json()["request_id"] == made
 
 
+def test_polls_that_find_all_well_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    entries: list[dict[str, Any]] = []
+    caplog.set_level(logging.DEBUG, "product_classifier.access")
+    with TestClient(guarded_app(on_entry=entries.append)) as client:
+        assert client.get("/health").status_code == 200
+        assert client.post("/health").status_code == 405
+    lines = [record for record in caplog.records if record.name == "product_classifier.access"]
+    assert [line.levelno for line in lines] == [logging.DEBUG, logging.INFO]
+    assert [entry["status"] for entry in entries] == [405]
+
+
 def test_every_request_makes_one_log_line(caplog: pytest.LogCaptureFixture) -> None:
     entries: list[dict[str, Any]] = []
     caplog.set_level(logging.INFO, "product_classifier.access")
