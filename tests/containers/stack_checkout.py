@@ -48,6 +48,7 @@ class StackCheckout:
         """Copies the working tree to `root`; `image` is the full name of any of our images."""
         self.root, self.project = root, project
         self.network = f"{project}-network"
+        self._airflow = None
         self._copy()
         self.workspace = Workspace(root)
         prefix, tag = re.fullmatch(r"(.*)/[a-z-]+:(.*)", image).groups()
@@ -122,7 +123,9 @@ class StackCheckout:
         return Settings(_env_file=None, **values)
 
     def airflow(self):
-        return AirflowAPI(self.settings())
+        if self._airflow is None:
+            self._airflow = AirflowAPI(self.settings())
+        return self._airflow
 
     def states(self):
         """States of the newest run's tasks by id."""
@@ -174,6 +177,8 @@ class StackCheckout:
 
     def remove(self):
         """Leaves nothing on the engine."""
+        if self._airflow is not None:
+            self._airflow.close()
         self.call("stop")
         for name in self.volumes():
             docker("volume", "rm", "--force", f"{self.project}_{name}", check=False)

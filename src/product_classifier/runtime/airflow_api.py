@@ -38,6 +38,10 @@ class AirflowAPI:
         secret = settings.airflow_admin_password
         self._password = secret.get_secret_value() if secret else ""
 
+    def close(self) -> None:
+        """Closes its connections."""
+        self._http.close()
+
     def _sign_in(self) -> None:
         login = {"username": self._user, "password": self._password}
         answer = self._http.post("/auth/token", json=login)
