@@ -92,7 +92,8 @@ class StageTask(BaseOperator):
                 raise AirflowSkipException("No parameter given: params.yaml stays as it is.")
             arguments += values
         if self.check_task_id:
-            self.log.info("Running: %s.", skip_unless_needed(context, self.check_task_id))
+            reason = skip_unless_needed(context, self.check_task_id)
+            self.log.info("Running: %s.", reason.rstrip("."))
         self._events.clear()
         code = self.run_command(arguments, self._run_environment(context))
         if self.action == "check" and code in (DONE, NOTHING_TO_DO):
