@@ -21,7 +21,6 @@ from product_classifier.runtime.supervision import Supervisor
 
 # Stands where the program is: `product-classifier auth|serve` answers /ready with what a file says.
 PROGRAM = """\
-#!{python}
 import http.server, json, os, pathlib, sys
 name = sys.argv[1]
 said = pathlib.Path({folder!r}) / f"{{name}}.json"
@@ -46,8 +45,10 @@ def said(layout, tmp_path):
     """A folder whose files say what the services answer."""
     program = layout.program("product-classifier")
     program.parent.mkdir(parents=True)
-    text = textwrap.dedent(PROGRAM).format(python=sys.executable, folder=str(tmp_path))
-    program.write_text(text)
+    code = program.with_name("said.py")
+    code.write_text(textwrap.dedent(PROGRAM).format(folder=str(tmp_path)))
+    # A shebang takes no path with a space.
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{code}" "$@"\n')
     program.chmod(0o755)
     return tmp_path
 
