@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +15,18 @@ from product_classifier.runtime.images import (
     read_commit,
 )
 
+# Of the first build of the stand-ins, which downloads them, on a busy machine.
+STANDIN_SECONDS = 1200
 STANDINS = ("postgres", "redis", "haproxy", "s3")
 _STANDINS_FILE = "tests/containers/standins/docker-bake.hcl"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Counts the build of the images, which takes minutes the first time, to no test's time."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(300, func_only=True))
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +47,8 @@ def images(engine: str, commit: str) -> dict[str, str]:
     prefix = os.environ.get("IMAGE_PREFIX") or "product-classifier"
     tag = os.environ.get("IMAGE_TAG") or image_tag(ROOT)
     build_images(ROOT, prefix, tag)
-    done = subprocess.run(["docker", "buildx", "bake", "--file", _STANDINS_FILE], cwd=ROOT)
+    bake = ["docker", "buildx", "bake", "--file", _STANDINS_FILE]
+    done = subprocess.run(bake, cwd=ROOT, timeout=STANDIN_SECONDS)
     assert done.returncode == 0, "The build of the stand-ins failed."
     ours = {name: image_name(prefix, name, tag) for name in IMAGES}
     return ours | {
