@@ -29,8 +29,8 @@ def serve_settings(**values: Any) -> Settings:
 
 
 def bearer(subject: str = "alice", role: Role = "user") -> dict[str, str]:
-    """The header of a valid token."""
-    token = TokenSigner(SECRET, lifetime_seconds=600).issue(subject, role, "session-1")
+    """The header of a valid token; made when a test file is read, it outlives the longest run of all tests."""
+    token = TokenSigner(SECRET, lifetime_seconds=24 * 3600).issue(subject, role, "session-1")
     return {"Authorization": f"Bearer {token}"}
 
 
