@@ -104,8 +104,10 @@ def _run() -> None:
         logger.info("%s", outcome)
         sys.exit(ExitCode.NOTHING_TO_DO)
     except ProductClassifierError as error:
-        logger.error("%s", error)
-        if not logging.getLogger().handlers or sys.stderr.isatty():
+        configured = bool(logging.getLogger().handlers)
+        if configured:  # else logging would write it to standard error by itself
+            logger.error("%s", error)
+        if not configured or sys.stderr.isatty():
             typer.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
