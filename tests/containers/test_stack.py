@@ -170,6 +170,8 @@ def test_the_stack_from_first_start_to_stop(stack):
 
 
 def test_the_file_is_valid_for_every_profile(stack):
+    made = stack.call("init-env")
+    assert made.returncode == 0, made.stderr
     for profile in ("airflow", "tracking", "storage", "stages", "*"):
         done = subprocess.run(
             ["docker", "compose", "--profile", profile, "config", "--quiet"],
