@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,22 +16,12 @@ from product_classifier.core.releases import current_champion
 from product_classifier.core.settings import Settings
 from product_classifier.core.workspace import Workspace
 from product_classifier.runtime.airflow_api import AirflowAPI
+from started import free_ports
 from trained import PARAMS
 
 COMPOSE_FILE = "docker-compose.yml:tests/containers/compose.standins.yml"
 USER = 1000  # the checkout's owner, whatever user runs the tests
 PORTS = ("AIRFLOW_PORT", "MLFLOW_PORT", "SERVE_PORT", "AUTH_PORT")
-
-
-def free_ports(count):
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def until(fact, what, seconds):

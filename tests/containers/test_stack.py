@@ -4,8 +4,6 @@ Our images are the real ones; what comes from a registry is stood in for by imag
 is the generated one, the networks are small.
 """
 
-import itertools
-import json
 import os
 import signal
 import subprocess
@@ -17,6 +15,7 @@ from stack_checkout import USER, StackCheckout, until
 
 from docker_program import docker
 from product_classifier.core.files import read_json
+from started import run_printed_commands
 
 pytestmark = pytest.mark.timeout(2700)
 
@@ -30,22 +29,6 @@ def stack(tmp_path_factory, images):
     stack = StackCheckout(root, f"pc-test-{uuid.uuid4().hex[:6]}", images["ingest"])
     yield stack
     stack.remove()
-
-
-def run_printed_commands(stack, printed):
-    """Runs what `start` printed as a user would, in a shell; gives the token and the prediction."""
-    lines = printed[printed.index("A token and a prediction, in") :].splitlines()
-    commands = list(itertools.takewhile(lambda line: line.startswith("  "), lines[1:]))
-    done = subprocess.run(
-        ["bash", "-c", "\n".join([*commands, "echo", 'echo "$TOKEN"'])],
-        cwd=stack.root,
-        env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    prediction, token = done.stdout.strip().splitlines()
-    return token, json.loads(prediction)
 
 
 def outcome(stack, stage):
@@ -67,7 +50,7 @@ def check_first_start(stack):
     if os.getuid() == 0:
         owners = {path.stat().st_uid for path in (stack.root / "models").rglob("*")}
         assert owners == {USER}
-    token, answer = run_printed_commands(stack, result.stdout)
+    token, answer = run_printed_commands(stack.root, result.stdout)
     assert answer["bundle_id"] == stack.champion_id()
     assert answer["modalities"] == "text+image"
     # Recorded by DVC on the object store, logged to MLflow.
@@ -157,7 +140,7 @@ def check_stop_and_start_again(stack, token):
     assert history in {run["dag_run_id"] for run in runs["dag_runs"]}
     answer = stack.get("/model/info", headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 200, answer.text
-    assert run_printed_commands(stack, result.stdout)[1]["bundle_id"] == champion
+    assert run_printed_commands(stack.root, result.stdout)[1]["bundle_id"] == champion
 
 
 def test_the_stack_from_first_start_to_stop(stack):

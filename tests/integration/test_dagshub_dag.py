@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from product_classifier.runtime.layout import Layout
 from product_classifier.runtime.services import MLFLOW
 from product_classifier.runtime.supervision import Supervisor
 from product_classifier.tracking.server import connect
+from started import free_ports
 
 from .dagshub_checkout import ROOT, TOKEN, Checkout
 
@@ -28,17 +28,6 @@ pytestmark = [
         reason="airflow/.venv is not installed: run `make setup`",
     ),
 ]
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def make_runnable(checkout: Checkout) -> None:

@@ -5,7 +5,6 @@ Only the stages that make data and models are stand-ins.
 The checkout is at a path with spaces. Both environments are the ones the tests run with.
 """
 
-import itertools
 import json
 import os
 import re
@@ -26,6 +25,7 @@ from product_classifier.core.releases import current_champion, point_champion, p
 from product_classifier.core.workspace import Workspace
 from product_classifier.runtime.layout import STATE_VARIABLE, Layout
 from product_classifier.runtime.supervision import Supervisor
+from started import free_ports, run_printed_commands
 
 ROOT = Path(__file__).parents[2]
 FAKE = ROOT / "tests" / "dags" / "fake_product_classifier.py"
@@ -40,17 +40,6 @@ pytestmark = [
         reason="airflow/.venv is not installed: run `make setup`",
     ),
 ]
-
-
-def free_ports(count):
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 class Checkout:
@@ -159,25 +148,9 @@ def served_bundle(checkout):
     return answer.json()["bundle_id"] if answer.status_code == 200 else None
 
 
-def run_printed_commands(checkout, printed):
-    """Runs what `start` printed as a user would, in a shell; gives the token and the prediction."""
-    lines = printed[printed.index("A token and a prediction, in") :].splitlines()
-    commands = list(itertools.takewhile(lambda line: line.startswith("  "), lines[1:]))
-    done = subprocess.run(
-        ["bash", "-c", "\n".join([*commands, "echo", 'echo "$TOKEN"'])],
-        cwd=checkout.root,
-        env={name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    prediction, token = done.stdout.strip().splitlines()
-    return token, json.loads(prediction)
-
-
 def check_api(checkout, printed):
     """What the first start leaves: a working API, a rollback that it follows, a restart after a crash."""
-    token, answer = run_printed_commands(checkout, printed)
+    token, answer = run_printed_commands(checkout.root, printed)
     assert answer["bundle_id"] == checkout.champion_id()
     assert answer["modalities"] == "text+image"
     assert answer["predictions"][0]["label"]
@@ -250,7 +223,9 @@ def test_the_embedded_run_from_first_start_to_stop(checkout):
     assert not any(password in result.stdout for password in passwords)
     assert before <= {process.pid for process in checkout.processes()}
     assert checkout.service_pids() == pids
-    assert run_printed_commands(checkout, result.stdout)[1]["bundle_id"] == checkout.champion_id()
+    assert (
+        run_printed_commands(checkout.root, result.stdout)[1]["bundle_id"] == checkout.champion_id()
+    )
 
     # Parameters that there are not, or out of bounds, are refused.
     result = checkout.call("start", "--set", "epochs=3")

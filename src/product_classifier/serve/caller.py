@@ -8,9 +8,6 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from product_classifier.serve.engine import Answers
-from product_classifier.web.problems import CLIENT_LEFT
-
-CLIENT_GONE = CLIENT_LEFT  # nobody reads it; the log does
 
 T = TypeVar("T")
 

@@ -11,7 +11,6 @@ from starlette.requests import ClientDisconnect
 from product_classifier.modeling.predictor import ProductInput
 from product_classifier.serve.answers import check_product, encode_answer, refusal
 from product_classifier.serve.caller import (
-    CLIENT_GONE,
     milliseconds,
     note_bundle,
     request_id,
@@ -33,7 +32,7 @@ from product_classifier.serve.uploads import (
     read_form,
     text_fields,
 )
-from product_classifier.web.problems import problem_responses
+from product_classifier.web.problems import CLIENT_LEFT, problem_responses
 
 router = APIRouter(tags=["predict"])
 
@@ -105,7 +104,7 @@ async def _predict(request: Request, engine: Engine) -> PredictAnswer | Response
         answers = await unless_gone(request, engine.predict([source]))
         return await _answer_one(request, answers, product, source, explain, started)
     except ClientDisconnect:
-        return Response(status_code=CLIENT_GONE)
+        return Response(status_code=CLIENT_LEFT)
 
 
 async def _answer_one(

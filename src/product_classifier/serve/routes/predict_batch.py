@@ -12,7 +12,6 @@ from starlette.requests import ClientDisconnect
 from product_classifier.modeling.predictor import ProductInput
 from product_classifier.serve.answers import check_product, encode_answer, refusal
 from product_classifier.serve.caller import (
-    CLIENT_GONE,
     milliseconds,
     note_bundle,
     request_id,
@@ -38,7 +37,7 @@ from product_classifier.serve.uploads import (
     read_form,
     text_fields,
 )
-from product_classifier.web.problems import Problem, describe_errors
+from product_classifier.web.problems import CLIENT_LEFT, Problem, describe_errors
 
 router = APIRouter(tags=["predict"])
 
@@ -90,7 +89,7 @@ async def predict_batch(request: Request, engine: EngineDep) -> Any:
             photos = await _read_photos(files(form, "images"))
         return await _answer_batch(request, engine, items, photos, started)
     except ClientDisconnect:
-        return Response(status_code=CLIENT_GONE)
+        return Response(status_code=CLIENT_LEFT)
 
 
 def _read_items(texts: dict[str, str]) -> list[Any]:
