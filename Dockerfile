@@ -43,9 +43,10 @@ RUN touch README.md \
 # leaves a stage's list and so its layer as they are.
 FROM build AS requirements
 COPY pyproject.toml uv.lock ./
-RUN mkdir /requirements && for extra in ingest train predict auth serve; do \
+# `train` makes the drift report too, which needs most of its packages: no image of its own.
+RUN mkdir /requirements && for extra in ingest "train --extra drift" predict auth serve; do \
       uv export --frozen --quiet --no-emit-project --no-default-groups --no-header --no-annotate \
-        --extra "$extra" --output-file "/requirements/$extra.txt" || exit 1; \
+        --extra $extra --output-file "/requirements/${extra%% *}.txt" || exit 1; \
     done
 
 FROM build AS build-ingest
@@ -154,7 +155,8 @@ HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-I", "-S", "/opt/healthcheck.py", "AUTH_PORT", "8011", "/ready"]
 ARG GIT_COMMIT=
 ENV PRODUCT_CLASSIFIER_STAGE=auth \
-    GIT_COMMIT=${GIT_COMMIT}
+    GIT_COMMIT=${GIT_COMMIT} \
+    PRODUCT_CLASSIFIER_COMMIT=${GIT_COMMIT}
 LABEL org.opencontainers.image.title=product-classifier/auth \
       org.opencontainers.image.revision=${GIT_COMMIT}
 CMD ["auth"]
@@ -169,7 +171,8 @@ HEALTHCHECK --interval=5s --timeout=5s --start-period=180s --retries=3 \
     CMD ["python", "-I", "-S", "/opt/healthcheck.py", "SERVE_PORT", "8000", "/ready"]
 ARG GIT_COMMIT=
 ENV PRODUCT_CLASSIFIER_STAGE=serve \
-    GIT_COMMIT=${GIT_COMMIT}
+    GIT_COMMIT=${GIT_COMMIT} \
+    PRODUCT_CLASSIFIER_COMMIT=${GIT_COMMIT}
 LABEL org.opencontainers.image.title=product-classifier/serve \
       org.opencontainers.image.revision=${GIT_COMMIT}
 CMD ["serve"]

@@ -2,10 +2,10 @@
 PYTHON ?= python3
 RUN := .venv/bin/product-classifier
 .DEFAULT_GOAL := help
-.PHONY: help setup env build start stop status logs init-airflow doctor train predict test test-dags test-containers test-coverage lint format check clean
+.PHONY: help setup env build start stop status logs monitoring dashboards dashboards-preview mutate-rules init-airflow doctor train predict test test-dags test-containers test-coverage lint format check clean
 
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Create both Python environments (uv in .tools); quick where nothing changed
 	@$(PYTHON) src/product_classifier/runtime/bootstrap.py
@@ -21,6 +21,18 @@ status: ## Show the services and the last run
 
 logs: ## Show the services' logs (S=serve ARGS=-f)
 	@$(RUN) logs $(S) $(ARGS)
+
+monitoring: setup ## Start Prometheus, Alertmanager and their exporters, alone or beside the embedded run
+	@$(RUN) monitoring
+
+dashboards: setup ## Make Grafana's dashboards anew from their source
+	@.venv/bin/python -m monitoring.grafana.source
+
+dashboards-preview: setup ## Draw what the dashboards would show now (PROMETHEUS_URL=http://127.0.0.1:9090 OUT=previews)
+	@.venv/bin/python -m monitoring.grafana.preview --prometheus $(or $(PROMETHEUS_URL),http://127.0.0.1:9090) --out $(or $(OUT),previews) $(ARGS)
+
+mutate-rules: setup ## Change the alert rules in every way that should be noticed, and show which changes no test notices
+	@.venv/bin/python -m monitoring.prometheus.mutate $(ARGS)
 
 build: setup ## Build all container images in parallel (ARGS="serve auth" for some)
 	@$(RUN) build $(ARGS)

@@ -19,6 +19,7 @@ Services, which stay up:
   auth                sign-in, on port 8011 (AUTH_PORT)
   serve               the prediction API, on port 8000 (SERVE_PORT), with auth
   mlflow              the MLflow server, on port 5000 (MLFLOW_PORT), with its database and object store
+  monitoring          Prometheus, Alertmanager, their exporters and Grafana, on ports 9090, 9093, 9100 and 3000
   airflow             Airflow with everything it needs, on port 8080 (AIRFLOW_PORT); also --scale airflow-worker=3
 
 The stack:
@@ -49,6 +50,8 @@ case $command in
   auth) compose --profile stages up --detach --wait auth gateway "$@" ;;
   serve) compose --profile stages up --detach --wait --no-deps postgres redis auth serve gateway "$@" ;;
   mlflow) compose --profile tracking up --detach --wait mlflow "$@" ;;
+  monitoring) compose --profile monitoring up --detach --wait --no-deps prometheus alertmanager alert-log node-exporter \
+    pipeline-exporter statsd-exporter grafana "$@" ;;
   airflow) compose up --detach --wait "$@" ;;
   status) compose --profile '*' ps --all "$@" ;;
   logs) compose --profile '*' logs --tail 100 "$@" ;;

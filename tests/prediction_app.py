@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import httpx
 import numpy as np
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
 
 from product_classifier.core import bundle as parts
 from product_classifier.core.bundle import describe_files
@@ -23,6 +22,7 @@ from product_classifier.serve.explain import Explainer
 from product_classifier.serve.live_model import Hint, LiveModel
 from product_classifier.serve.model_metrics import ModelMetrics
 from product_classifier.serve.routes import predict, predict_batch
+from product_classifier.web.metric_registry import MetricRegistry
 from product_classifier.web.problems import FaultBarrier, install_problem_handlers
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ class NoLimits:
 
 def make_engine(workers: int = 2, queue: int = 64) -> Engine:
     """An engine without a model, with metrics of its own."""
-    return Engine(workers, queue, ModelMetrics(CollectorRegistry()))
+    return Engine(workers, queue, ModelMetrics(MetricRegistry()))
 
 
 @asynccontextmanager

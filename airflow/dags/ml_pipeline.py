@@ -8,13 +8,14 @@ training is a run in MLflow.
 | --- | --- | --- |
 | `data_stage` | `data/raw`: tables, photos, split, report | configure, check, run, version |
 | `training_stage` | `models/candidate`, then `models/champion` | check, run, version, gate |
-| `prediction_stage` | `data/predictions` | check, shards, run (one per shard), merge, version |
+| `prediction_stage` | `data/predictions` | check, shards, run (one per shard), merge, version, drift |
 | `serving_stage` | `auth` and `serve`, up and proven | deploy_auth, deploy_serve, smoke |
 
 ## When to run it by hand
 
 - After new products arrived, after a change of `params.yaml`, or to try a hyperparameter.
-- It has no schedule: `make start` triggers it, and so does **Trigger** on this page.
+- `make start` triggers it, and so does **Trigger** on this page. By itself it runs only where
+  PIPELINE_SCHEDULE is set.
 
 A stage whose inputs, code and parameters did not change is skipped: a run without changes takes
 seconds. The tasks of `serving_stage` always run: they leave a service alone that is up, ready and
@@ -61,13 +62,17 @@ longer); bad input or configuration (exit code 2) is not, because trying again c
    unusable setting is named there; nothing else has to be repeated: correct it, clear the task.
 6. `smoke` failed: the API is up, but refused the account SMOKE_USER, answered with another bundle
    than the champion, or differently from the model on disk; the ERROR line has both values.
-7. On the machine itself: `make status`, `make logs`, `make doctor`.
+7. `drift` failed: only the report is missing (`reports/drift/`); clear the task. It fails for a
+   fault, never because the products have drifted: that is an alert.
+8. On the machine itself: `make status`, `make logs`, `make doctor`.
 """
 
 import pendulum
 from airflow.sdk import dag
 from common.assets import CANDIDATE, CATALOGUE, CHAMPION, PREDICTIONS
+from common.metrics import count_run_failure, count_run_success
 from common.params import build_params
+from common.schedule import pipeline_schedule
 from common.stage import DEFAULT_ARGS, serving_group, stage_group
 
 
@@ -75,11 +80,13 @@ from common.stage import DEFAULT_ARGS, serving_group, stage_group
     dag_id="ml_pipeline",
     description="Catalogue in; versioned model, predictions and a running API out.",
     doc_md=__doc__,
-    schedule=None,
+    schedule=pipeline_schedule(),
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
+    on_success_callback=count_run_success,
+    on_failure_callback=count_run_failure,
     params=build_params(),
     tags=["product-classifier", "training", "batch", "serving"],
 )
@@ -87,8 +94,12 @@ def ml_pipeline() -> None:
     """Wires the stages: a stage starts when the one before it is done or was skipped."""
     data = stage_group("data_stage", "ingest", output=CATALOGUE, configure=True)
     training = stage_group("training_stage", "train", output=CANDIDATE, champion=CHAMPION)
-    prediction = stage_group("prediction_stage", "predict", output=PREDICTIONS, sharded=True)
-    data >> training >> prediction >> serving_group("serving_stage")
+    prediction = stage_group(
+        "prediction_stage", "predict", output=PREDICTIONS, sharded=True, drift=True
+    )
+    data >> training >> prediction
+    # Not after `drift`: serving waits for no report.
+    prediction.get_child_by_label("version") >> serving_group("serving_stage")
 
 
 ml_pipeline()

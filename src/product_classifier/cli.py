@@ -10,6 +10,7 @@ from types import FrameType
 import typer
 
 from product_classifier import __version__
+from product_classifier.commands.refresh import refresh_metrics
 from product_classifier.core.deadline import leave_what_hangs
 from product_classifier.core.errors import ExitCode, NothingToDo, ProductClassifierError
 
@@ -20,16 +21,19 @@ _COMMANDS = (
     "train",
     "gate",
     "predict",
+    "drift",
     "models",
     "versioning",
     "params",
     "tracking",
     "runtime",
+    "statsd_exporter",
     "auth",
     "serve",
     "deploy",
     "dagshub",
     "images",
+    "monitoring",
 )
 
 # Set in a stage's image, to the stage.
@@ -98,8 +102,12 @@ def main() -> None:
 
 
 def _run() -> None:
+    arguments = stage_arguments(sys.argv[1:], os.environ.get(STAGE_VARIABLE))
     try:
-        build_app()(stage_arguments(sys.argv[1:], os.environ.get(STAGE_VARIABLE)))
+        try:
+            build_app()(arguments)
+        finally:
+            refresh_metrics(arguments)  # before the last line of the log: Airflow shows that one
     except NothingToDo as outcome:
         logger.info("%s", outcome)
         sys.exit(ExitCode.NOTHING_TO_DO)

@@ -17,7 +17,7 @@ from product_classifier.runtime.images import (
 
 # Of the first build of the stand-ins, which downloads them, on a busy machine.
 STANDIN_SECONDS = 1200
-STANDINS = ("postgres", "redis", "haproxy", "s3")
+STANDINS = ("postgres", "redis", "haproxy", "s3", "prometheus", "alertmanager", "node-exporter")
 _STANDINS_FILE = "tests/containers/standins/docker-bake.hcl"
 
 

@@ -21,7 +21,8 @@ from trained import PARAMS
 
 COMPOSE_FILE = "docker-compose.yml:tests/containers/compose.standins.yml"
 USER = 1000  # the checkout's owner, whatever user runs the tests
-PORTS = ("AIRFLOW_PORT", "MLFLOW_PORT", "SERVE_PORT", "AUTH_PORT")
+PORTS = ("AIRFLOW_PORT", "MLFLOW_PORT", "SERVE_PORT", "AUTH_PORT", "PROMETHEUS_PORT")
+PORTS += ("ALERTMANAGER_PORT", "NODE_EXPORTER_PORT", "GRAFANA_PORT")
 
 
 def until(fact, what, seconds):
@@ -129,6 +130,20 @@ class StackCheckout:
     def get(self, path, **options):
         url = f"http://127.0.0.1:{self.settings().serve_port}{path}"
         return httpx.get(url, timeout=20, trust_env=False, **options)
+
+    def ask_prometheus(self, path):
+        url = f"http://127.0.0.1:{self.settings().prometheus_port}{path}"
+        return httpx.get(url, timeout=20, trust_env=False).json()["data"]
+
+    def health(self):
+        """Health of Prometheus's targets by job."""
+        targets = self.ask_prometheus("/api/v1/targets?state=active")["activeTargets"]
+        return {target["labels"]["job"]: target["health"] for target in targets}
+
+    def value(self, expression):
+        """Value of an expression's first series; None where it has none."""
+        result = self.ask_prometheus(f"/api/v1/query?query={expression}")["result"]
+        return float(result[0]["value"][1]) if result else None
 
     def champion_id(self):
         return current_champion(self.workspace).release_id

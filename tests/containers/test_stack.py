@@ -40,6 +40,22 @@ def changes_nothing(stack, stage):
     return outcome(stack, stage) == {"check": "success", "run": "skipped", "version": "skipped"}
 
 
+JOBS = ("prometheus", "alertmanager", "node", "pipeline", "airflow", "fastapi", "auth")
+
+
+def check_monitoring(stack):
+    """Prometheus asks what the pipeline deployed, past the gateway, and knows how it went."""
+    until(lambda: stack.health() == dict.fromkeys(JOBS, "up"), "every target to be up", 90)
+    facts = {
+        "airflow_scheduler_heartbeat_total": "Airflow's StatsD",
+        "product_classifier_pipeline_last_run_success": "a callback's text file",
+        "product_classifier_task_runs_total{state='success',task='data_stage.run'}": "a task's",
+        "product_classifier_imported_rows{split='labelled'}": "a stage's text file",
+    }
+    for expression, what in facts.items():
+        until(lambda expression=expression: stack.value(expression), what, 60)
+
+
 def check_first_start(stack):
     result = stack.call("start", "--set", "text_epochs=8")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -64,9 +80,11 @@ def check_first_start(stack):
         trust_env=False,
     ).json()
     assert settings.mlflow_experiment_name in {e["name"] for e in found["experiments"]}
+    check_monitoring(stack)
+    assert f"http://localhost:{settings.prometheus_port}/alerts" in result.stdout
     status = stack.call("status")
     assert status.returncode == 0, status.stdout
-    for name in ("airflow-worker", "gateway", "auth", "serve", "s3"):
+    for name in ("alertmanager", "prometheus", "airflow-worker", "gateway", "auth", "serve", "s3"):
         assert name in status.stdout
     assert "error" not in stack.call("logs", "gateway", "-n", "5").stderr.lower()
     return token

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class Scratch:
         self.workspace = folder / "work space"
         self.home = folder / "airflow"
         self.dags = folder / "dags"
+        self.metrics = folder / "metrics"
         self.workspace.mkdir(parents=True)
         self.home.mkdir()
         shutil.copytree(
@@ -74,6 +76,7 @@ class Scratch:
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+            "PIPELINE_METRICS_PATH": str(self.metrics),
             "PIPELINE_RUNTIME": "process",
             "PYTHONPATH": str(ROOT / "airflow" / "config"),
             "PRODUCT_CLASSIFIER_PROGRAM": str(program),
@@ -116,12 +119,38 @@ def free_port():
 
 
 @pytest.fixture(scope="session")
-def airflow(tmp_path_factory, migrated_home):
+def statsd():
+    """Lines that Airflow sends as StatsD, as far as they have come."""
+    lines = set()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+
+        def receive():
+            while packet := receiver.recv(65_535):
+                lines.update(packet.decode().splitlines())
+
+        thread = threading.Thread(target=receive)
+        thread.start()
+        try:
+            yield receiver.getsockname()[1], lines
+        finally:
+            receiver.sendto(b"", receiver.getsockname())
+            thread.join()
+
+
+@pytest.fixture(scope="session")
+def airflow(tmp_path_factory, migrated_home, statsd):
     """A running Airflow: API server, scheduler, DAG processor."""
     from live_airflow import LiveAirflow
 
     scratch = make_scratch(tmp_path_factory.mktemp("live") / "scratch", migrated_home)
     port = free_port()
+    scratch.environment |= {
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__STATSD_PORT": str(statsd[0]),
+        "AIRFLOW__METRICS__STATSD_PREFIX": "airflow",
+        "AIRFLOW__METRICS__LEGACY_NAMES_ON": "True",
+    }
     scratch.environment |= {
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__HOST": "127.0.0.1",

@@ -37,7 +37,7 @@ class LiveAirflow:
         self.workspace = scratch.workspace
         self.processes = processes
         self.address = f"http://127.0.0.1:{port}"
-        self.http = httpx.Client(base_url=self.address, timeout=20, trust_env=False)
+        self.http = httpx.Client(base_url=self.address, timeout=60, trust_env=False)
 
     def sign_in(self, user, http=None):
         login = {"username": user, "password": self.passwords[user]}

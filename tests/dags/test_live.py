@@ -18,6 +18,12 @@ TASKS_AFTER_TRAINING_CHECK = [
 ]
 
 
+def in_turn(live):
+    """The commands in their order, and how often the report, which nothing waits for, was made beside them."""
+    names = live.names()
+    return [name for name in names if name != "drift-report"], names.count("drift-report")
+
+
 @pytest.fixture
 def live(airflow):
     airflow.scratch.reset()
@@ -89,7 +95,7 @@ def test_clearing_run_reruns_that_stage_and_those_whose_inputs_changed(live, unc
     (live.workspace / "done" / "gate").unlink()  # what a new candidate does
     live.clear(unchanged_run, "training_stage.run")
     assert live.finish(unchanged_run) == "success"
-    assert live.names() == TASKS_AFTER_TRAINING_CHECK
+    assert in_turn(live) == (TASKS_AFTER_TRAINING_CHECK, 1)
 
 
 def test_clearing_run_whose_output_comes_out_the_same_skips_what_follows(live, unchanged_run):
@@ -161,5 +167,15 @@ def test_shards_are_tried_again_on_their_own_before_they_are_merged(live):
 def test_clearing_a_skipped_prediction_runs_it_again(live, unchanged_run):
     live.clear(unchanged_run, "prediction_stage.run")
     assert live.finish(unchanged_run) == "success"
-    assert live.names() == ["predict", "version predict", *SERVING]
+    assert in_turn(live) == (["predict", "version predict", *SERVING], 1)
     assert live.calls()[0]["arguments"] == ["predict"]
+
+
+def test_a_report_that_can_not_be_made_fails_the_run_and_holds_no_service_up(live):
+    live.control(**{"drift-report": {"exit": 2, "message": "the batch was scored by nobody"}})
+    run_id, state = live.run()
+    assert state == "failed"
+    states = live.states(run_id)
+    assert states["prediction_stage.drift"] == "failed"
+    assert states["serving_stage.smoke"] == "success"
+    assert "Nothing else is affected" in live.log(run_id, "prediction_stage.drift")

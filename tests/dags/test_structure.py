@@ -26,7 +26,8 @@ EDGES = {
     "prediction_stage.shards": {"prediction_stage.run"},
     "prediction_stage.run": {"prediction_stage.merge", "prediction_stage.version"},
     "prediction_stage.merge": {"prediction_stage.version"},
-    "prediction_stage.version": {"serving_stage.deploy_auth"},
+    "prediction_stage.version": {"prediction_stage.drift", "serving_stage.deploy_auth"},
+    "prediction_stage.drift": set(),
     "serving_stage.deploy_auth": {"serving_stage.deploy_serve"},
     "serving_stage.deploy_serve": {"serving_stage.smoke"},
     "serving_stage.smoke": set(),
@@ -41,6 +42,7 @@ COMMANDS = {
     "training_stage.gate": ["gate", FORCE],
     "prediction_stage.merge": ["predict", "--merge", "{{ params.prediction_shards }}"],
     "prediction_stage.version": ["version", "predict"],
+    "prediction_stage.drift": ["drift-report"],
     "serving_stage.deploy_auth": ["deploy", "auth"],
     "serving_stage.deploy_serve": ["deploy", "serve"],
     "serving_stage.smoke": ["smoke"],
@@ -130,11 +132,28 @@ def test_every_task_has_an_owner_retries_a_timeout_and_a_failure_callback(dag):
         assert task.has_on_failure_callback
 
 
+def test_every_end_of_a_task_and_of_a_run_is_counted(dag):
+    for task in dag.tasks:
+        assert task.has_on_failure_callback, task.task_id
+        assert task.has_on_success_callback, task.task_id
+        assert task.has_on_skipped_callback, task.task_id
+        assert not task.has_on_retry_callback, task.task_id  # it has not ended
+    assert dag.has_on_success_callback
+    assert dag.has_on_failure_callback
+
+
 def test_tasks_that_take_the_lock_of_dvc_share_a_pool_of_one_slot(dag):
     pooled = {task.task_id for task in dag.tasks if task.pool == "dvc"}
     assert pooled == {
         t.task_id for t in stage_tasks(dag) if t.action in ("check", "version", "gate")
     }
+
+
+def test_the_drift_report_has_the_library_and_keeps_nobody_waiting(dag):
+    drift = dag.get_task("prediction_stage.drift")
+    assert drift.stage == "train"  # whose image has it
+    assert drift.downstream_task_ids == set()
+    assert drift.pool == "default_pool"
 
 
 def test_only_check_gate_and_serving_go_on_after_a_skip(dag):

@@ -40,7 +40,7 @@ def make_runnable(checkout: Checkout) -> None:
     program.parent.mkdir(parents=True)
     program.write_text(f'#!/bin/sh\nexec "{binaries}/product-classifier" "$@"\n')
     program.chmod(0o755)
-    lines = {**checkout.settings, "PIPELINE_RUNTIME": "process"}
+    lines = {**checkout.settings, "PIPELINE_RUNTIME": "process", "MONITORING": "off"}
     lines |= {name: str(port) for name, port in zip(PORTS, free_ports(4), strict=True)}
     (root / ".env").write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
 

@@ -22,16 +22,23 @@ import pytest
 
 from prediction_app import make_variant
 from product_classifier.core.releases import current_champion, point_champion, publish_release
+from product_classifier.core.settings import MonitoringSettings
 from product_classifier.core.workspace import Workspace
 from product_classifier.runtime.layout import STATE_VARIABLE, Layout
+from product_classifier.runtime.monitoring.programs import find_programs, missing_programs
 from product_classifier.runtime.supervision import Supervisor
 from started import free_ports, run_printed_commands
 
 ROOT = Path(__file__).parents[2]
 FAKE = ROOT / "tests" / "dags" / "fake_product_classifier.py"
 RUNTIME = "start|stop|status|logs|init-airflow|doctor|clean|auth|serve|deploy|smoke|rollback"
+RUNTIME += "|alert-log|statsd-exporter"
 API = ("auth", "serve")
 SERVICES = ("airflow-api-server", "airflow-dag-processor", "airflow-scheduler", "mlflow", *API)
+
+MONITORING_PORTS = tuple(
+    name.upper() for name in MonitoringSettings.model_fields if name.endswith("_port")
+)
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -55,6 +62,7 @@ class Checkout:
         for name in ("airflow/initialise.py", "airflow/uv.lock", "airflow/pyproject.toml"):
             shutil.copy(ROOT / name, root / name)
         (root / "airflow" / ".venv").symlink_to(ROOT / "airflow" / ".venv")
+        (root / "monitoring").symlink_to(ROOT / "monitoring")
         (root / "dvc.yaml").write_text("stages: {}\n")
         shutil.copytree(trained.raw, root / "data" / "raw", symlinks=True)
         self.workspace = Workspace(root)
@@ -63,6 +71,9 @@ class Checkout:
             release = publish_release(self.workspace, bundle)
             point_champion(self.workspace, release.release_id, "the test's")
         self.airflow_port, self.mlflow_port, self.auth_port, self.serve_port = free_ports(4)
+        self.monitoring_ports = dict(
+            zip(MONITORING_PORTS, free_ports(len(MONITORING_PORTS)), strict=True)
+        )
         self.write_env(self.airflow_port)
         binaries = Path(sys.executable).parent
         (root / ".venv" / "bin" / "mlflow").symlink_to(binaries / "mlflow")
@@ -76,6 +87,7 @@ class Checkout:
     def write_env(self, airflow_port):
         lines = f"PIPELINE_RUNTIME=process\nAIRFLOW_PORT={airflow_port}\nMLFLOW_PORT={self.mlflow_port}\n"
         lines += f"AUTH_PORT={self.auth_port}\nSERVE_PORT={self.serve_port}\n"
+        lines += "".join(f"{name}={port}\n" for name, port in self.monitoring_ports.items())
         passwords = re.findall(r"\w+_PASSWORD=.*\n", self.env())
         (self.root / ".env").write_text(lines + "".join(passwords))
 
@@ -185,6 +197,24 @@ def check_api(checkout, printed):
     assert checkout.service_pids()["auth"] == pids["auth"]
 
 
+def check_monitoring(checkout, printed):
+    """`start` brings the monitoring up where its programs are, and it asks what the pipeline deploys."""
+    if missing_programs(find_programs()):
+        assert "Monitoring was left out." in printed
+        assert "apt-get install" in printed
+        return
+    port = checkout.monitoring_ports["PROMETHEUS_PORT"]
+    assert f"http://localhost:{port}/alerts" in printed
+    url = f"http://127.0.0.1:{port}/api/v1/targets?state=active"
+
+    def health():
+        targets = httpx.get(url, trust_env=False).json()["data"]["activeTargets"]
+        return {target["labels"]["job"]: target["health"] for target in targets}
+
+    jobs = {"prometheus", "alertmanager", "node", "pipeline", "airflow", "fastapi", "auth"}
+    until(lambda: health() == dict.fromkeys(jobs, "up"), "every target to be up", 60)
+
+
 def test_the_embedded_run_from_first_start_to_stop(checkout):
     # A port is taken: said with its holder and a way out, nothing is started.
     with socket.socket() as listener:
@@ -208,8 +238,9 @@ def test_the_embedded_run_from_first_start_to_stop(checkout):
     assert f"http://localhost:{checkout.serve_port}/docs" in result.stdout
     calls = checkout.stage_calls()
     assert calls[0] == "params set"
-    assert calls[-1] == "version predict"
+    assert calls[-2:] == ["version predict", "drift-report"]
     assert (checkout.root / ".env").stat().st_mode & 0o077 == 0
+    check_monitoring(checkout, result.stdout)
     check_api(checkout, result.stdout)
 
     # Again: what runs is reused, unchanged stages are skipped, no password is shown again.

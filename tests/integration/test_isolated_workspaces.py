@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from containers.dagshub.hub import Hub, make_bucket
+from product_classifier.core.files import read_json
+from product_classifier.tracking.server import connect
 
 from .dagshub_checkout import STEPS, THIRD, Checkout
 
@@ -54,6 +56,18 @@ def test_each_command_in_an_empty_workspace_gives_what_one_workspace_gives(
     merged = fresh()
     merged.must("predict --merge 2")
     assert merged.hashes()["data/predictions"] == expected["data/predictions"]
+
+    # The report has what was scored, with which model; the training's record is elsewhere, so MLflow is told.
+    reporter = fresh()
+    reporter.must("drift-report")
+    assert (reporter.root / "reports" / "drift" / "batch" / "report.html").is_file()
+    with connect(reporter.typed()) as server:
+        experiment = server.client.get_experiment_by_name(THIRD)
+        query = "tags.`drift.batch.products` != ''"
+        (run,) = server.client.search_runs([experiment.experiment_id], query)
+        name = "drift/batch/summary.json"
+        told = server.client.download_artifacts(run.info.run_id, name, str(reporter.root))
+    assert read_json(Path(told))["products"] == int(run.data.tags["drift.batch.products"])
 
     # Parameters of the trigger form reach the run's other commands, and no other run.
     fresh().must("params set train.text.epochs=3", AIRFLOW_RUN_ID="second")

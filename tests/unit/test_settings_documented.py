@@ -22,7 +22,8 @@ UNITS = {"SECONDS": "seconds", "MINUTES": "minutes", "BYTES": "bytes"}
 PREFIXES = tuple(sorted({name.split("_")[0] + "_" for name in FIELDS} | {"DATA_"}))
 # Names in the docs that belong to other programs, or tell our process what only its starter knows.
 FOREIGN = re.compile(
-    r"^(AIRFLOW__\w+|AIRFLOW_(HOME|RUN_ID|VERSION)|MLFLOW_(HTTP|SERVER)_\w+|COMPOSE_(ENV_FILES|FILE|PROFILES))$"
+    r"^(AIRFLOW__\w+|AIRFLOW_(HOME|RUN_ID|VERSION)|MLFLOW_(HTTP|SERVER)_\w+|COMPOSE_(ENV_FILES|FILE|PROFILES)"
+    r"|PROMETHEUS_(MULTIPROC_DIR|URL)|PIPELINE_METRICS_PATH)$"
 )
 
 _ENTRY = re.compile(r"(?P<off># ?)?(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>\S*)")

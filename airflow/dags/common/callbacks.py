@@ -17,6 +17,7 @@ _TRIAGE = {
     "deploy_auth": "auth did not come up: this log ends with its own; see `make logs S=auth`.",
     "deploy_serve": "serve did not come up: this log ends with its own; see `make logs S=serve`.",
     "smoke": "The API is up but its answer is wrong: the ERROR line says what was expected.",
+    "drift": "No drift report was made: this log says why. Nothing else is affected; clear this task.",
     "gate": "No champion, and the candidate missed a floor: read reports/gate.json.",
 }
 

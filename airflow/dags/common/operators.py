@@ -53,8 +53,8 @@ class StageTask(BaseOperator):
 
     Args:
         stage: The stage's word: ingest, train, predict, auth, serve.
-        action: configure, check, run, merge, version, gate, deploy or smoke: what the task is to
-            its stage.
+        action: configure, check, run, merge, version, gate, drift, deploy or smoke: what the task
+            is to its stage.
         command: Arguments after `product-classifier`; templated; empty ones are dropped.
         check_task_id: For `run`: the task whose decision it obeys.
     """

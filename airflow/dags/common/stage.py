@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow.sdk import Asset, BaseOperator, TaskGroup, TriggerRule
 from common.callbacks import log_failure
+from common.metrics import count_failure, count_skip, count_success
 from common.operators import StageProcessOperator, StageTask
 from common.shards import PlanShards
 
@@ -21,7 +22,9 @@ DEFAULT_ARGS: dict[str, Any] = {
     "retry_exponential_backoff": 2,
     "max_retry_delay": timedelta(minutes=10),
     "execution_timeout": timedelta(hours=1),
-    "on_failure_callback": log_failure,
+    "on_failure_callback": [log_failure, count_failure],
+    "on_success_callback": count_success,
+    "on_skipped_callback": count_skip,
 }
 
 # How long the work itself may take: a full catalogue on a slow line, a full training without a GPU.
@@ -32,6 +35,7 @@ RUN_TIMEOUTS = {
 }
 CHECK_TIMEOUT = timedelta(minutes=15)
 VERSION_TIMEOUT = timedelta(hours=6)  # the first push of all photos
+DRIFT_TIMEOUT = timedelta(minutes=30)  # 2,000 products at most: a minute or two, then the upload
 # `deploy` gives up after two minutes by itself, `smoke` somewhat later: this is for a hanging one.
 SERVING_TIMEOUT = timedelta(minutes=10)
 
@@ -85,8 +89,9 @@ def stage_group(
     configure: bool = False,
     champion: Asset | None = None,
     sharded: bool = False,
+    drift: bool = False,
 ) -> TaskGroup:
-    """Builds check, run and version of a stage; configure before and gate after where asked for.
+    """Builds check, run and version of a stage; configure before, gate and drift after where asked for.
 
     Args:
         group_id: Name of the group in Airflow.
@@ -95,6 +100,7 @@ def stage_group(
         configure: Whether the trigger form's hyperparameters are written to `params.yaml` first.
         champion: What a gate after the stage publishes; None: no gate.
         sharded: Whether the run is mapped over the Param `prediction_shards`, with a merge after.
+        drift: Whether a report compares what was made with what the model was tested on.
     """
     with TaskGroup(group_id) as group:
         # A group before this one may have skipped: only a failure keeps a check from deciding.
@@ -133,6 +139,11 @@ def stage_group(
                 outlets=[champion],
                 trigger_rule=TriggerRule.NONE_FAILED,
                 execution_timeout=CHECK_TIMEOUT,
+            )
+        if drift:
+            # In the image of `train`, which has the report's library; nothing waits for it.
+            version >> stage_task(
+                "train", "drift", ["drift-report"], execution_timeout=DRIFT_TIMEOUT
             )
     return group
 

@@ -1,7 +1,6 @@
 """The auth service as an app. Run it with `product-classifier auth`."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +9,7 @@ from fastapi import FastAPI, Request
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
+from starlette.types import Scope
 
 from product_classifier.auth import routes, user_routes
 from product_classifier.auth.bootstrap import check_settings
@@ -25,6 +25,7 @@ from product_classifier.auth.errors import (
     UserProtected,
 )
 from product_classifier.auth.passwords import ROUNDS
+from product_classifier.auth.readiness import ReadinessWatch
 from product_classifier.auth.service import AuthService, open_service
 from product_classifier.core.errors import ProductClassifierError
 from product_classifier.core.settings import Settings
@@ -36,8 +37,10 @@ from product_classifier.web.app import (
     parse_origins,
 )
 from product_classifier.web.guard import GuardPolicy
+from product_classifier.web.leaving import is_leaving
 from product_classifier.web.problems import Problem, problem_response
 from product_classifier.web.proxies import TrustedProxies
+from product_classifier.web.refusals import note_limit
 from product_classifier.web.throttle import AnonymousThrottle, Rate
 from product_classifier.web.tokens import TokenClaims
 
@@ -87,13 +90,19 @@ def create_app(settings: Settings, *, rounds: int = ROUNDS) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service = await asyncio.to_thread(open_service, settings, app.state.registry, rounds=rounds)
         app.state.service = service
-        cleaning = asyncio.create_task(_keep_clean(service))
+        watch = ReadinessWatch(service.is_ready)
+        app.state.registry.watch(app.state.ready, lambda: watch.ready and not is_leaving(app))
+        await watch.look()
+        tasks = [
+            asyncio.create_task(_keep_clean(service)),
+            asyncio.create_task(watch.look_forever()),
+        ]
         try:
             yield
         finally:
-            cleaning.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await cleaning
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.to_thread(service.close)
 
     app = build_app("Auth of product-classifier", "Users, passwords, tokens.", lifespan, TAGS)
@@ -137,7 +146,7 @@ def _install_error_handlers(app: FastAPI) -> None:
     """Gives each error its status, in one place."""
 
     async def on_error(request: Request, error: Exception) -> Response:
-        return problem_response(request.scope, _problem_of(error))
+        return problem_response(request.scope, _problem_of(request.scope, error))
 
     async def on_database_error(request: Request, error: Exception) -> Response:
         # The type alone: the driver's text may repeat the address with its password.
@@ -155,11 +164,12 @@ def _unavailable(detail: str, retry_seconds: int) -> Problem:
     return Problem(503, "Service Unavailable", detail, headers=headers)
 
 
-def _problem_of(error: Exception) -> Problem:
+def _problem_of(scope: Scope, error: Exception) -> Problem:
     if isinstance(error, SignInRefused | RefreshRefused):
         return Problem(401, "Unauthorized", str(error), headers={"WWW-Authenticate": "Bearer"})
     if isinstance(error, LockedOut):
         headers = {"Retry-After": str(error.retry_seconds)}
+        note_limit(scope, "lockout")
         return Problem(429, "Too Many Requests", str(error), headers=headers)
     if isinstance(error, HashingBusy):
         return _unavailable(str(error), error.retry_seconds)

@@ -52,7 +52,7 @@ async def get_claims(
     if claims is not None:
         return claims
     missing = TokenError("missing", "A bearer token is needed.")
-    raise unauthorized(state.get("token_error") or missing)
+    raise unauthorized(request.scope, state.get("token_error") or missing)
 
 
 def get_signed_in(
@@ -64,9 +64,8 @@ def get_signed_in(
     """Gives the caller, as the database knows it now: a role or session taken away counts at once."""
     account = service.administration.live_account(claims.session_id)
     if account is None or account.name != claims.subject:
-        service.metrics.count_rejection("revoked")
         message = "The session has ended, or the user is disabled. Sign in again."
-        raise unauthorized(TokenError("revoked", message))
+        raise unauthorized(request.scope, TokenError("revoked", message))
     request.scope.setdefault("state", {})["user"] = account.name
     return SignedIn(account, claims, replace(origin, actor=account.name))
 

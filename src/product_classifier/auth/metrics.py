@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import Counter, Gauge
 
-from product_classifier.web.tokens import TOKEN_REASONS
+from product_classifier.web.metric_registry import MetricRegistry
 
 LOGIN_OUTCOMES = ("success", "refused", "locked_out", "busy")
 REFRESH_OUTCOMES = ("success", "unknown", "expired", "revoked", "reused", "disabled")
@@ -13,7 +13,8 @@ REFRESH_OUTCOMES = ("success", "unknown", "expired", "revoked", "reused", "disab
 class AuthMetrics:
     """The counters, each with all its series from the start: a series that appears with the first error has no rate."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: MetricRegistry) -> None:
+        self._registry = registry
         self._logins = Counter(
             "product_classifier_auth_logins_total",
             "Sign-ins by outcome.",
@@ -31,23 +32,16 @@ class AuthMetrics:
             ["outcome"],
             registry=registry,
         )
-        self._rejections = Counter(
-            "product_classifier_auth_token_rejections_total",
-            "Access tokens refused, by reason.",
-            ["reason"],
-            registry=registry,
-        )
         self._waiting = Gauge(
             "product_classifier_auth_hashing_waiting",
             "Sign-ins that wait for a processor or have one.",
+            multiprocess_mode="livesum",
             registry=registry,
         )
         for outcome in LOGIN_OUTCOMES:
             self._logins.labels(outcome)
         for outcome in REFRESH_OUTCOMES:
             self._refreshes.labels(outcome)
-        for reason in sorted(TOKEN_REASONS):
-            self._rejections.labels(reason)
 
     def count_login(self, outcome: str) -> None:
         """Counts a sign-in."""
@@ -61,10 +55,6 @@ class AuthMetrics:
         """Counts a use of a refresh token."""
         self._refreshes.labels(outcome).inc()
 
-    def count_rejection(self, reason: str) -> None:
-        """Counts a refused access token."""
-        self._rejections.labels(reason).inc()
-
     def watch_waiting(self, read: Callable[[], float]) -> None:
         """Reads the length of the hashing queue when it is asked for."""
-        self._waiting.set_function(read)
+        self._registry.watch(self._waiting, read)

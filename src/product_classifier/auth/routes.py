@@ -1,11 +1,9 @@
 """Tokens, keys and the service's own state. Thin: the work is in `sign_in` and `signing`."""
 
-import logging
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.security import OAuth2PasswordRequestForm
-from sqlalchemy.exc import SQLAlchemyError
 
 from product_classifier import __version__
 from product_classifier.auth.dependencies import CurrentUser, OriginDep, ServiceDep
@@ -19,11 +17,8 @@ from product_classifier.auth.schemas import (
 )
 from product_classifier.auth.service import AuthService
 from product_classifier.auth.sessions import Started
-from product_classifier.core.errors import ProductClassifierError
 from product_classifier.web.leaving import refuse_when_leaving
 from product_classifier.web.problems import Problem, problem_responses
-
-logger = logging.getLogger(__name__)
 
 router = APIRouter()
 
@@ -119,15 +114,11 @@ async def health() -> Health:
 )
 def ready(service: ServiceDep) -> Ready:
     """Say whether tokens can be given: the database answers and there is a key."""
-    try:
-        service.database.ping()
-        service.signing.check()
-    except (SQLAlchemyError, ProductClassifierError) as error:
-        logger.warning("Not ready: %s", type(error).__name__)
+    if not service.is_ready():
         raise Problem(
             503,
             "Service Unavailable",
             "The database or the signing keys can't be used.",
             headers={"Retry-After": "5"},
-        ) from None
+        )
     return Ready()

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry
+from sqlalchemy.exc import SQLAlchemyError
 
 from product_classifier.auth.administration import Administration
 from product_classifier.auth.audit import AuditLog
@@ -19,8 +19,10 @@ from product_classifier.auth.sessions import SessionStore
 from product_classifier.auth.sign_in import SignIn
 from product_classifier.auth.signing import Signing
 from product_classifier.auth.users import UserStore
+from product_classifier.core.errors import ProductClassifierError
 from product_classifier.core.settings import Settings
-from product_classifier.web.tokens import TokenClaims, TokenError
+from product_classifier.web.metric_registry import MetricRegistry
+from product_classifier.web.tokens import TokenClaims
 
 logger = logging.getLogger(__name__)
 
@@ -42,16 +44,22 @@ class AuthService:
     metrics: AuthMetrics
 
     async def verify_token(self, token: str) -> TokenClaims:
-        """Gives what a valid access token says, and counts those that are not. Does not ask the database.
+        """Gives what a valid access token says. Does not ask the database.
 
         Raises:
             TokenError: the token is not valid.
         """
+        return self.signing.verify(token)
+
+    def is_ready(self) -> bool:
+        """Tells whether tokens can be given: the database answers and there is a key."""
         try:
-            return self.signing.verify(token)
-        except TokenError as error:
-            self.metrics.count_rejection(error.reason)
-            raise
+            self.database.ping()
+            self.signing.check()
+        except (SQLAlchemyError, ProductClassifierError) as error:
+            logger.warning("Not ready: %s", type(error).__name__)
+            return False
+        return True
 
     def clean_up(self) -> None:
         """Removes rows that no longer count."""
@@ -69,7 +77,7 @@ class AuthService:
 
 def open_service(
     settings: Settings,
-    registry: CollectorRegistry | None = None,
+    registry: MetricRegistry | None = None,
     *,
     rounds: int = ROUNDS,
     clock: Callable[[], float] = time.time,
@@ -97,7 +105,7 @@ def open_service(
             migrate(database)
             if make_users:
                 _make_users(settings, database, rounds, clock)
-        return _assemble(settings, database, registry or CollectorRegistry(), rounds, clock)
+        return _assemble(settings, database, registry or MetricRegistry(), rounds, clock)
     except BaseException:
         database.close()
         raise
@@ -113,7 +121,7 @@ def _make_users(
 def _assemble(
     settings: Settings,
     database: Database,
-    registry: CollectorRegistry,
+    registry: MetricRegistry,
     rounds: int,
     clock: Callable[[], float],
 ) -> AuthService:

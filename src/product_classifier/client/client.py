@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -175,6 +176,19 @@ class Client:
         """Gives lineage, metrics and labels of the model that answers."""
         return self._ask("GET", "/model/info")
 
+    def drift_observations(self, since: datetime, until: datetime) -> str:
+        """Gives what was observed of the requests between two moments, as CSV; for admins.
+
+        Raises:
+            APIError: refused; 403 says that the user is no admin.
+            ServerUnreachable: nobody answers.
+        """
+        span = {"since": since.isoformat(), "until": until.isoformat()}
+        answer = self._request("GET", "/model/drift/observations", params=span)
+        if not answer.is_success:
+            raise APIError.from_response(answer)
+        return answer.text
+
     def _sign_in(self, session: Session) -> None:
         form = {"username": session.username, "password": session.password}
         answer = self._send("POST", "/token", data=form)
@@ -195,6 +209,11 @@ class Client:
     def _ask(
         self, method: str, path: str, *, signed: bool = True, wait: bool = True, **options: Any
     ) -> Mapping[str, Any]:
+        return self._checked(self._request(method, path, signed=signed, wait=wait, **options))
+
+    def _request(
+        self, method: str, path: str, *, signed: bool = True, wait: bool = True, **options: Any
+    ) -> httpx.Response:
         session = self._session if signed else None
         if session is not None and not session.is_fresh:
             self._renew(session)
@@ -203,7 +222,7 @@ class Client:
             # The key was rotated or the session ended at the server: once, with a new token.
             self._renew(session)
             answer = self._send(method, path, session=session, wait=wait, **options)
-        return self._checked(answer)
+        return answer
 
     def _send(
         self,

@@ -14,6 +14,7 @@ from product_classifier.core.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 _RAW, _CANDIDATE, _CHAMPION = "data/raw", "models/candidate", "models/champion.json"
+_PREDICTIONS = "data/predictions"
 # What a command reads besides the code: outputs of other stages. An import starts from its source alone.
 _RUN_NEEDS = {
     "ingest": (),
@@ -60,6 +61,16 @@ def check_isolated(stage: str, *, force: bool) -> None:
         logger.info("%s must run: %s.", stage, reason)
     if not verdict.must_run:
         raise NothingToDo(f"{stage} need not run: nothing changed since it was recorded.")
+
+
+def receive_for_report() -> None:
+    """Fetches what the drift report reads: the predictions, what was scored, and the bundle that did it."""
+    if not is_isolated():
+        return
+    from product_classifier.versioning.handover import receive
+
+    with open_repository("drift") as repository:
+        receive(repository, (_RAW, _PREDICTIONS, _CHAMPION))
 
 
 def prove_isolated(stage: str) -> int:

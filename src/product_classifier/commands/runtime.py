@@ -170,7 +170,8 @@ def init_env() -> None:
     from product_classifier.core.settings import get_settings
     from product_classifier.runtime.compose import Compose
     from product_classifier.runtime.compose_start import complete_stack_dotenv
-    from product_classifier.runtime.compose_values import compose_values
+    from product_classifier.runtime.compose_values import MONITORING, compose_values, profiles
+    from product_classifier.runtime.monitoring.stack import prepare_stack
 
     layout = _layout()
     names = sorted(complete_stack_dotenv(layout).passwords)
@@ -179,6 +180,8 @@ def init_env() -> None:
     layout.prepare()
     stack = Compose(layout, settings.compose_project_name)
     stack.write_values(compose_values(layout, settings))
+    if MONITORING in profiles(settings):
+        prepare_stack(layout, settings)
     typer.echo(f"Generated into .env: {', '.join(names)}." if names else "Nothing was missing.")
 
 
@@ -223,8 +226,8 @@ def clean(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] 
         if path.name != "__pycache__":
             typer.echo(f"  {path.relative_to(layout.root)}")
     typer.echo(
-        "With .state go Airflow's run history, the local MLflow server's database, and the API's "
-        "users and signing keys."
+        "With .state go Airflow's run history, the local MLflow server's database, the API's users "
+        "and signing keys, and what Prometheus measured."
     )
     if not yes:
         typer.confirm("Remove these?", abort=True)

@@ -28,6 +28,7 @@ IMAGE_BASE_NETWORK = "inference/image_base.xml"
 IMAGE_HEAD_NETWORK = "inference/image_head.xml"
 IMAGE_BASE_WEIGHTS = "vgg16_base.npz"
 MODEL_CARD = "model_card.md"
+REFERENCE_OBSERVATIONS = "reference_observations.csv"
 
 Precision = Literal["float32", "bfloat16", "int8"]
 
@@ -75,6 +76,31 @@ class Thresholds(_Section):
     auto_from: dict[str, float]
 
 
+class DriftFeature(_Section):
+    """How one feature was spread over the reference products: bins and counts; see `modeling.drift`.
+
+    Numbers have `edges`: upper ends, each part of its bin, of all bins but the last, which has none. Categories have
+    positions: which bin each value is counted in.
+    """
+
+    edges: list[float] | None = None
+    categories: dict[str, int] | None = None
+    counts: list[int]
+    # Pairs of a window's size and the stability index that chance alone stays below; sizes rise.
+    chance: list[tuple[int, float]]
+
+
+class DriftReference(_Section):
+    """What the held-out products looked like, and what the model answered: drift is measured against it."""
+
+    products: int
+    features: dict[str, DriftFeature]
+    missing: dict[str, float]  # share without title, description, photo
+    answered: int  # products with a text or a photo
+    confidence_mean: float  # of those
+    confidence_deviation: float
+
+
 class Manifest(_Section):
     """The bundle's table of contents. Run ids and DVC hashes are not in it: MLflow and dvc.lock point here."""
 
@@ -90,6 +116,8 @@ class Manifest(_Section):
     metrics: dict[str, dict[str, Any]]
     warnings: list[str]
     reference: dict[str, Any]
+    drift: DriftReference | None = None  # older bundles have none
+    git_commit: str = ""  # of the code that trained it, where that was known
     files: dict[str, FileEntry]
 
 

@@ -267,6 +267,7 @@ class ServeSettings(_Base):
     request_log_entries: int = Field(default=1000, ge=0, le=100_000)
     inference_workers: int = Field(default=0, ge=0, le=256)
     inference_queue: int = Field(default=64, ge=1, le=10_000)
+    drift_window_products: int = Field(default=500, ge=100, le=100_000)
     shutdown_grace_seconds: int = Field(default=30, ge=1, le=600)
     shutdown_delay_seconds: float = Field(default=0, ge=0, le=60)
     cors_allow_origins: OptionalText = None
@@ -305,6 +306,42 @@ class ContainerSettings(_Base):
     airflow_worker_queues: str = "default,ingest,train,predict,auth,serve"
 
 
+_HTTP = r"https?://[^\s/]+(/\S*)?"
+_EMAILS = r"[^\s@,]+@[^\s@,]+( *, *[^\s@,]+@[^\s@,]+)*"
+_CRON = r"@(hourly|daily|weekly|monthly|quarterly|yearly)|[\w*/,#-]+( +[\w*/,#-]+){4}"
+
+
+class MonitoringSettings(_Base):
+    """Prometheus and its neighbours: ports of this machine, who is told of alerts, what counts as stale."""
+
+    monitoring: Literal["auto", "on", "off"] = "auto"
+    prometheus_port: int = Field(default=9090, ge=1024, le=65535)
+    alertmanager_port: int = Field(default=9093, ge=1024, le=65535)
+    alert_log_port: int = Field(default=9094, ge=1024, le=65535)
+    node_exporter_port: int = Field(default=9100, ge=1024, le=65535)
+    pipeline_exporter_port: int = Field(default=9101, ge=1024, le=65535)
+    airflow_exporter_port: int = Field(default=9102, ge=1024, le=65535)
+    statsd_port: int = Field(default=9125, ge=1024, le=65535)
+    grafana_port: int = Field(default=3000, ge=1024, le=65535)
+    prometheus_retention: Annotated[
+        str, BeforeValidator(lambda value: value or "15d"), _written_as(r"[1-9]\d*[hdwy]", "15d")
+    ] = "15d"
+    # Secrets too: whoever knows a webhook's address may post there.
+    alert_webhook_url: Annotated[OptionalSecret, _written_as(_HTTP, "https://host/path")] = None
+    alert_slack_url: Annotated[OptionalSecret, _written_as(_HTTP, "https://host/path")] = None
+    alert_slack_channel: OptionalText = None
+    alert_email_to: Annotated[str | None, _written_as(_EMAILS, "you@example.org")] = None
+    alert_email_from: Annotated[str | None, _written_as(_EMAILS, "alerts@example.org")] = None
+    alert_smtp_address: Annotated[str | None, _written_as(r"\S+:\d+", "mail.example.org:587")] = (
+        None
+    )
+    alert_smtp_user: OptionalText = None
+    alert_smtp_password: OptionalSecret = None
+    grafana_admin_password: OptionalSecret = None
+    pipeline_schedule: Annotated[str | None, _written_as(_CRON, "@daily or 0 3 * * *")] = None
+    pipeline_stale_after_hours: float | None = Field(default=None, gt=0)
+
+
 class Settings(
     DataSettings,
     ExportSettings,
@@ -313,6 +350,7 @@ class Settings(
     ServeSettings,
     RuntimeSettings,
     ContainerSettings,
+    MonitoringSettings,
 ):
     """All settings of the pipeline's stages and of the embedded run."""
 

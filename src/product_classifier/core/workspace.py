@@ -89,6 +89,16 @@ class Workspace:
         return self.root / "runs"
 
     @property
+    def metrics(self) -> Path:
+        """Text files for Prometheus that commands write; beside it are folders of other writers."""
+        return self.root / ".state" / "metrics" / "workspace"
+
+    @property
+    def run_metrics(self) -> Path:
+        """Text files for Prometheus that the pipeline's tasks and runs write, where Airflow runs on this machine."""
+        return self.root / ".state" / "metrics" / "airflow"
+
+    @property
     def reports(self) -> Path:
         """Metrics and plots that DVC compares between versions."""
         return self.root / "reports"

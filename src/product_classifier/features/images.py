@@ -1,6 +1,7 @@
 """From a photo's bytes to VGG16's input. Used unchanged by training, batch scoring and serving."""
 
 import io
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +131,21 @@ def pad_to_square(photo: Image.Image) -> Image.Image:
     return square
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedPhoto:
+    """A photo as the network reads it, and how wide and high it came (pixels, upright, before cropping)."""
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+
+
 def preprocess_photo(data: bytes, size: int, crop: bool) -> NDArray[np.uint8]:
+    """Gives the pixels of `prepare_photo`."""
+    return prepare_photo(data, size, crop).pixels
+
+
+def prepare_photo(data: bytes, size: int, crop: bool) -> PreparedPhoto:
     """Decodes a photo, brings it to a square and scales it. Proportions are kept: they tell types apart.
 
     Args:
@@ -139,7 +154,7 @@ def preprocess_photo(data: bytes, size: int, crop: bool) -> NDArray[np.uint8]:
         crop: Whether white borders are cut off first.
 
     Returns:
-        Shape `(size, size, 3)`, uint8 RGB in [0, 255]. The network itself subtracts the means.
+        Pixels of shape `(size, size, 3)`, uint8 RGB in [0, 255]. The network itself subtracts the means.
 
     Raises:
         PhotoError: the photo can't be used.
@@ -147,7 +162,7 @@ def preprocess_photo(data: bytes, size: int, crop: bool) -> NDArray[np.uint8]:
     photo = decode_photo(data)
     square = pad_to_square(crop_white_border(photo) if crop else photo)
     resized = square.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=None)
-    return np.asarray(resized, dtype=np.uint8)
+    return PreparedPhoto(np.asarray(resized, dtype=np.uint8), photo.width, photo.height)
 
 
 def to_vgg16_input(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

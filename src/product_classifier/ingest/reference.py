@@ -3,19 +3,16 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from product_classifier.core.catalogue import Product
+from product_classifier.features.language import detect_language
 
 SCHEMA = 1
 _LANGUAGE_ROWS = 2000
 _OTHER_BELOW = 0.005
-# The languages of the market places that such catalogues come from: among 97, short titles find
-# absurd ones.
-LANGUAGES = ("de", "en", "es", "fr", "it", "nl", "pt")
 _LENGTH_EDGES = (0, 1, 10, 20, 40, 60, 80, 120, 200, 400, 800, 1600, 3200, 10_000)
 _BRIGHTNESS_EDGES = tuple(range(0, 257, 16))
 _QUANTILES = (0.05, 0.25, 0.50, 0.75, 0.95)
@@ -40,19 +37,9 @@ def _distribution(values: Iterable[float], edges: Sequence[float], unit: str) ->
     }
 
 
-@lru_cache(maxsize=1)
-def _language_identifier() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # loads a model of 5 MB
-
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
-    identifier.set_languages(list(LANGUAGES))
-    return identifier
-
-
 def language_shares(texts: Sequence[str]) -> dict[str, float]:
     """Estimates which share of texts is in which language; rare ones are `other`."""
-    identifier = _language_identifier()
-    found = Counter(identifier.classify(text)[0] for text in texts if text.strip())
+    found = Counter(detect_language(text) for text in texts if text.strip())
     total = sum(found.values()) or 1
     shares = {language: count / total for language, count in sorted(found.items())}
     kept = {

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from product_classifier.core import bundle as parts
-from product_classifier.core.bundle import Bundle, load_bundle
+from product_classifier.core.bundle import Bundle, Preprocessing, load_bundle
 from product_classifier.core.errors import ArtifactError
 from product_classifier.core.files import read_json
-from product_classifier.features.images import IMAGE_VERSION, PhotoError, preprocess_photo
+from product_classifier.features.images import IMAGE_VERSION, PhotoError, prepare_photo
 from product_classifier.features.labels import LabelMap
 from product_classifier.features.text import (
     TEXT_VERSION,
@@ -49,11 +49,27 @@ class ProductInput:
 
 @dataclass(frozen=True, slots=True)
 class DecodedProduct:
-    """A product ready for the networks: composed text, pixels `(size, size, 3)` uint8 or None, and why None."""
+    """A product ready for the networks: composed text, pixels `(size, size, 3)` uint8 or None, and why None.
+
+    `aspect` is width by height of the photo as it came; None without a usable one.
+    """
 
     text: str
     pixels: NDArray[np.uint8] | None
     photo_error: str | None = None
+    aspect: float | None = None
+
+
+def decode_product(product: ProductInput, preprocessing: Preprocessing) -> DecodedProduct:
+    """Prepares one product; a photo that can't be used is left out, with the reason."""
+    text = compose_text(product.title, product.description)
+    if product.photo is None:
+        return DecodedProduct(text, None)
+    try:
+        photo = prepare_photo(product.photo, preprocessing.image_size, preprocessing.crop)
+    except PhotoError as error:
+        return DecodedProduct(text, None, str(error))
+    return DecodedProduct(text, photo.pixels, aspect=photo.width / photo.height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,22 +136,20 @@ class Predictor:
         return cls(load_bundle(path), hint)
 
     def decode(self, product: ProductInput) -> DecodedProduct:
-        """Prepares one product; a photo that can't be used is left out, with the reason."""
-        manifest = self.bundle.manifest
-        pixels, photo_error = None, None
-        if product.photo is not None:
-            try:
-                pixels = preprocess_photo(
-                    product.photo, manifest.preprocessing.image_size, manifest.preprocessing.crop
-                )
-            except PhotoError as error:
-                photo_error = str(error)
-        return DecodedProduct(compose_text(product.title, product.description), pixels, photo_error)
+        """Prepares one product as `decode_product` does."""
+        return decode_product(product, self.bundle.manifest.preprocessing)
+
+    def tokenize(self, texts: Sequence[str]) -> NDArray[np.int32]:
+        """Turns composed texts into what the text network reads; shape `(N, max_tokens)`."""
+        return encode_texts(self.tokenizer, texts, self.bundle.manifest.preprocessing.max_tokens)
+
+    def token_logits(self, tokens: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Scores the rows of `tokenize`; shape `(N, K)`."""
+        return self._text.run(tokens)
 
     def text_logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Scores composed texts; shape `(N, K)`."""
-        tokens = encode_texts(self.tokenizer, texts, self.bundle.manifest.preprocessing.max_tokens)
-        return self._text.run(tokens)
+        return self.token_logits(self.tokenize(texts))
 
     def image_logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores photo features `(N, F)`; shape `(N, K)`."""
@@ -149,10 +163,22 @@ class Predictor:
     ) -> FloatArray:
         """Gives calibrated probabilities `(N, K)` from composed texts and photo features `(N, F)`."""
         has_text = np.array([bool(text) for text in texts], dtype=bool)
+        return self.combine(
+            self.text_logits(texts), self.image_logits(features), has_text, has_image
+        )
+
+    def combine(
+        self,
+        text_logits: NDArray[np.float32],
+        image_logits: NDArray[np.float32],
+        has_text: NDArray[np.bool_],
+        has_image: NDArray[np.bool_],
+    ) -> FloatArray:
+        """Gives calibrated probabilities `(N, K)` from the logits of both branches, `(N, K)` each."""
         return fuse(
             self.weights,
-            self.text_logits(texts).astype(np.float64),
-            self.image_logits(features).astype(np.float64),
+            text_logits.astype(np.float64),
+            image_logits.astype(np.float64),
             has_text,
             has_image,
         )

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 import product_classifier
 from product_classifier.core.files import read_json, write_json_atomic
 from product_classifier.core.settings import AuthSettings, ServeSettings, Settings
+from product_classifier.runtime.images import read_commit
 from product_classifier.runtime.layout import STATE_VARIABLE, Layout
 from product_classifier.runtime.services import (
     Service,
@@ -99,7 +100,9 @@ def _service(
             STATE_VARIABLE: str(layout.state),
             "PYTHONUNBUFFERED": "1",
         },
-        machine=machine_environment(),
+        # For `/metrics`. Not among what a change of restarts a service: code and packages are.
+        machine=machine_environment()
+        | {"PRODUCT_CLASSIFIER_COMMIT": read_commit(layout.root) or "unknown"},
         port=port,
         port_setting=f"{name.upper()}_PORT",
         url=local_url(host, port).replace(LOOPBACK, "localhost"),

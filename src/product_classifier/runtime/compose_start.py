@@ -14,11 +14,19 @@ from product_classifier.runtime.airflow_api import AirflowAPI
 from product_classifier.runtime.api_services import STOP_MARGIN_SECONDS, local_url
 from product_classifier.runtime.choice import RuntimeChoice
 from product_classifier.runtime.compose import Compose, Container, docker
-from product_classifier.runtime.compose_values import compose_values, profiles
+from product_classifier.runtime.compose_values import (
+    MONITORING,
+    TRACKING,
+    compose_values,
+    profiles,
+)
 from product_classifier.runtime.dotenv import Generated, complete_dotenv, missing_secrets
 from product_classifier.runtime.follow import RunFollower
 from product_classifier.runtime.images import build_images, missing_images
 from product_classifier.runtime.layout import Layout
+from product_classifier.runtime.monitoring.programs import ALERTMANAGER
+from product_classifier.runtime.monitoring.stack import prepare_stack
+from product_classifier.runtime.monitoring.start import address_lines
 from product_classifier.runtime.pipeline_start import PipelineStart, one_start_at_a_time
 from product_classifier.runtime.ports import LOOPBACK, require_free_ports
 from product_classifier.runtime.services import AIRFLOW_DAG_PROCESSOR
@@ -36,8 +44,15 @@ def published_ports(settings: Settings) -> dict[str, int]:
         "SERVE_PORT": settings.serve_port,
         "AUTH_PORT": settings.auth_port,
     }
-    if "tracking" in profiles(settings):
+    if TRACKING in profiles(settings):
         ports["MLFLOW_PORT"] = settings.mlflow_port
+    if MONITORING in profiles(settings):
+        ports |= {
+            "PROMETHEUS_PORT": settings.prometheus_port,
+            "ALERTMANAGER_PORT": settings.alertmanager_port,
+            "NODE_EXPORTER_PORT": settings.node_exporter_port,
+            "GRAFANA_PORT": settings.grafana_port,
+        }
     return ports
 
 
@@ -100,8 +115,11 @@ class ComposeRun(PipelineStart):
             require_free_ports(published_ports(settings))
         self._build(settings, values)
         self.compose.write_values(values)
+        changed = MONITORING in profiles(settings) and prepare_stack(self.layout, settings)
         started = time.monotonic()
         self._up()
+        if changed:
+            self.compose.run("restart", ALERTMANAGER)
         after = self.compose.containers()
         new = sorted({c.service for c in after if c.id not in before and c.alive})
         seconds = time.monotonic() - started
@@ -182,6 +200,12 @@ class ComposeRun(PipelineStart):
     def follower(self, api: AirflowAPI, run_id: str) -> RunFollower:
         """Reads the tasks' logs over the API."""
         return RunFollower(api, self.layout, self.console, run_id, LogReader(api, run_id))
+
+    def monitoring_lines(self, settings: Settings, new_password: str | None) -> list[str]:
+        """Names what the profile `monitoring` runs."""
+        if MONITORING not in profiles(settings):
+            return []
+        return address_lines(settings, new_password or "as GRAFANA_ADMIN_PASSWORD in .env")
 
     def api_is_up(self, settings: Settings) -> bool:
         """Asks both services through the gateway."""

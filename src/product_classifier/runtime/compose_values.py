@@ -7,9 +7,9 @@ from product_classifier.core.errors import ConfigurationError
 from product_classifier.core.settings import Settings
 from product_classifier.runtime.images import image_tag
 from product_classifier.runtime.layout import Layout
-from product_classifier.runtime.services import stage_workspace
+from product_classifier.runtime.services import folder_fingerprint, stage_workspace
 
-AIRFLOW, TRACKING, STORAGE = "airflow", "tracking", "storage"
+AIRFLOW, TRACKING, STORAGE, MONITORING = "airflow", "tracking", "storage", "monitoring"
 LOCAL_REMOTE, LOCAL_ENDPOINT, LOCAL_MLFLOW = "s3://dvc", "http://s3:8333", "http://mlflow:5000"
 
 
@@ -30,6 +30,8 @@ def profiles(settings: Settings) -> list[str]:
         chosen.append(TRACKING)
     if has_local_storage(settings):
         chosen.append(STORAGE)
+    if settings.monitoring != "off":
+        chosen.append(MONITORING)
     return chosen
 
 
@@ -40,6 +42,21 @@ def stage_user(settings: Settings, workspace: Path) -> str:
     owner = workspace.stat()
     uid = owner.st_uid if settings.airflow_uid is None else settings.airflow_uid
     return f"{uid}:{owner.st_gid}"
+
+
+def monitoring_user(settings: Settings, workspace: Path) -> str:
+    """Gives who owns the configuration with the receivers' secrets: this user, or the stages' where this is root."""
+    root = os.getuid() == 0
+    return stage_user(settings, workspace) if root else f"{os.getuid()}:{os.getgid()}"
+
+
+def _monitoring_digests(layout: Layout) -> dict[str, str]:
+    # Labels of the containers that read these files at their start alone: a change makes them anew.
+    source = layout.monitoring_source
+    return {
+        "PROMETHEUS_DIGEST": folder_fingerprint(source / "prometheus", "prometheus.yml", "rules"),
+        "STATSD_DIGEST": folder_fingerprint(source / "statsd"),
+    }
 
 
 def check_storage(settings: Settings) -> None:
@@ -78,6 +95,9 @@ def compose_values(layout: Layout, settings: Settings) -> dict[str, str]:
         or image_tag(layout.root, gpu=settings.train_gpus is not None),
         "PROJECT_HOST_PATH": str(workspace),
         "STAGE_USER": stage_user(settings, workspace),
+        "MONITORING_USER": monitoring_user(settings, workspace),
+        "STATSD_ON": str(MONITORING in profiles(settings)),
+        **_monitoring_digests(layout),
         "STACK_MLFLOW_URI": LOCAL_MLFLOW if has_local_mlflow(settings) else "",
         "STACK_DVC_REMOTE_URL": LOCAL_REMOTE if has_local_storage(settings) else "",
         "STACK_S3_ENDPOINT_URL": LOCAL_ENDPOINT if has_local_storage(settings) else "",

@@ -23,6 +23,7 @@ from product_classifier.runtime.api_services import (
 )
 from product_classifier.runtime.health import api_addresses, log_tail
 from product_classifier.runtime.layout import Layout
+from product_classifier.runtime.monitoring.targets import update_targets
 from product_classifier.runtime.ports import require_free
 from product_classifier.runtime.services import stage_workspace
 from product_classifier.runtime.supervision import Supervisor
@@ -94,6 +95,7 @@ def deploy(
     require_free([service], running)
     remember_deployed(layout, name)
     changed = supervisor.add(service)
+    update_targets(layout, settings)
     logger.info("%s: %s.", name, "started" if changed else "runs already, unchanged")
     seconds = _wait(supervisor, settings, name, timeout_seconds)
     logger.info(

@@ -15,6 +15,7 @@ from product_classifier.core.errors import ConfigurationError, RuntimeServiceErr
 from product_classifier.core.settings import (
     MAX_PASSWORD_BYTES,
     MIN_PASSWORD_CHARACTERS,
+    MonitoringSettings,
     Settings,
     get_settings,
     is_placeholder,
@@ -24,6 +25,12 @@ from product_classifier.runtime.compose import Compose
 from product_classifier.runtime.dagshub_check import check_dagshub
 from product_classifier.runtime.findings import Finding
 from product_classifier.runtime.layout import Layout
+from product_classifier.runtime.monitoring.alertmanager_config import Receivers
+from product_classifier.runtime.monitoring.programs import (
+    find_programs,
+    install_hint,
+    missing_programs,
+)
 from product_classifier.runtime.ports import holder, is_free, next_free
 from product_classifier.runtime.supervision import Supervisor
 
@@ -93,6 +100,7 @@ def check_ports(layout: Layout, settings: Settings) -> Iterable[Finding]:
         ("MLFLOW_PORT", settings.mlflow_port),
         ("AUTH_PORT", settings.auth_port),
         ("SERVE_PORT", settings.serve_port),
+        *monitoring_ports(settings),
     ):
         if ours or is_free(port):
             yield Finding("ok", name, f"{port} is {'ours' if ours else 'free'}")
@@ -127,6 +135,35 @@ def check_engine() -> Iterable[Finding]:
         yield Finding("ok", "Container engine", message)
 
 
+def check_monitoring(settings: Settings) -> Iterable[Finding]:
+    """Looks for the monitoring's programs, and whether alerts reach anybody."""
+    if settings.monitoring == "off":
+        yield Finding("ok", "Monitoring", "off, by MONITORING")
+        return
+    runtime = settings.pipeline_runtime
+    in_containers = runtime == "docker" or (runtime == "auto" and find_engine().problem is None)
+    missing = [] if in_containers else missing_programs(find_programs())
+    if missing:
+        level: Literal["ok", "warn", "fail"] = "fail" if settings.monitoring == "on" else "warn"
+        yield Finding(level, "Monitoring", install_hint(missing))
+    try:
+        receivers = Receivers.from_settings(settings).names()
+    except ConfigurationError as error:
+        yield Finding("fail", "Alerts", str(error))
+        return
+    advice = "" if len(receivers) > 1 else ": nobody is told; see ALERT_WEBHOOK_URL in .env.example"
+    yield Finding("ok", "Alerts", f"go to {', '.join(receivers)}{advice}")
+
+
+def monitoring_ports(settings: Settings) -> list[tuple[str, int]]:
+    """Lists the monitoring's ports by their setting, where it is wanted."""
+    if settings.monitoring == "off":
+        return []
+    fields = [name for name in MonitoringSettings.model_fields if name.endswith("_port")]
+    tcp = [name for name in fields if name != "statsd_port"]
+    return [(name.upper(), getattr(settings, name)) for name in tcp]
+
+
 def _secrets(settings: Settings) -> dict[str, str]:
     fields = (
         "airflow_admin_password",
@@ -137,6 +174,8 @@ def _secrets(settings: Settings) -> dict[str, str]:
         "dagshub_token",
         "mlflow_tracking_password",
         "aws_secret_access_key",
+        "alert_smtp_password",
+        "grafana_admin_password",
     )
     return {
         name.upper(): value.get_secret_value()
@@ -201,6 +240,7 @@ def examine(layout: Layout) -> list[Finding]:
         checks += [
             lambda: check_ports(layout, settings),
             lambda: check_settings(layout, settings),
+            lambda: check_monitoring(settings),
             lambda: check_dagshub(settings),
         ]
     return [finding for check in checks for finding in check()]

@@ -64,6 +64,11 @@ class Generated:
         """The password of the API's administrator, if it is new."""
         return self.passwords.get("ADMIN_PASSWORD")
 
+    @property
+    def grafana_password(self) -> str | None:
+        """Grafana's password, if it is new."""
+        return self.passwords.get("GRAFANA_ADMIN_PASSWORD")
+
 
 def missing_secrets(path: Path, names: Iterable[str]) -> list[str]:
     """Lists what neither the environment nor `.env` sets."""
@@ -71,7 +76,13 @@ def missing_secrets(path: Path, names: Iterable[str]) -> list[str]:
     return [name for name in names if not (os.environ.get(name) or present.get(name))]
 
 
-def complete_dotenv(path: Path, *, has_users: bool = False, stack: bool = False) -> Generated:
+def _password() -> str:
+    return secrets.token_urlsafe(_PASSWORD_BYTES)
+
+
+def complete_dotenv(
+    path: Path, *, has_users: bool = False, stack: bool = False, grafana: bool = False
+) -> Generated:
     """Adds what is missing to `.env`; leaves every line that is there as it is.
 
     What the environment sets is not written down. The file ends up readable by this user only.
@@ -80,12 +91,25 @@ def complete_dotenv(path: Path, *, has_users: bool = False, stack: bool = False)
         path: The `.env` file; it need not be there.
         has_users: Whether the API has its administrator already: a new password would not be theirs.
         stack: Whether the secrets of the container stack are wanted too.
+        grafana: Whether there is a Grafana that wants a password.
     """
-    wanted = [name for name in _PASSWORDS if not (has_users and name == "ADMIN_PASSWORD")]
-    missing = missing_secrets(path, wanted)
-    passwords = {name: secrets.token_urlsafe(_PASSWORD_BYTES) for name in missing}
+    wanted: dict[str, Callable[[], str]] = dict.fromkeys(_PASSWORDS, _password)
+    if has_users:
+        del wanted["ADMIN_PASSWORD"]
+    if grafana or stack:
+        wanted["GRAFANA_ADMIN_PASSWORD"] = _password
     if stack:
-        passwords |= {name: STACK_SECRETS[name]() for name in missing_secrets(path, STACK_SECRETS)}
+        wanted |= STACK_SECRETS
+    return _complete(path, wanted)
+
+
+def complete_grafana_password(path: Path) -> Generated:
+    """Adds Grafana's password to `.env`, where it is missing, and nothing else."""
+    return _complete(path, {"GRAFANA_ADMIN_PASSWORD": _password})
+
+
+def _complete(path: Path, wanted: Mapping[str, Callable[[], str]]) -> Generated:
+    passwords = {name: wanted[name]() for name in missing_secrets(path, wanted)}
     if passwords:
         text = path.read_text(encoding="utf-8") if path.exists() else _HEADER
         if text and not text.endswith("\n"):

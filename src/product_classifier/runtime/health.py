@@ -11,6 +11,7 @@ from product_classifier.core.errors import RuntimeServiceError
 from product_classifier.core.settings import Settings
 from product_classifier.runtime.api_services import AUTH, SERVE, local_url, serve_url
 from product_classifier.runtime.layout import Layout
+from product_classifier.runtime.monitoring.services import health_addresses
 from product_classifier.runtime.services import (
     AIRFLOW_API,
     AIRFLOW_DAG_PROCESSOR,
@@ -48,12 +49,12 @@ def api_addresses(settings: Settings) -> dict[str, str]:
 def healthy_services(settings: Settings, states: dict[str, ServiceState]) -> set[str]:
     """Asks each running service whether it is healthy; gives the names of those that are."""
     alive = {name: state for name, state in states.items() if state.alive}
-    healthy = set()
-    if MLFLOW in alive and _get(f"http://127.0.0.1:{settings.mlflow_port}/health"):
-        healthy.add(MLFLOW)
-    for name, address in api_addresses(settings).items():
-        if name in alive and _get(f"{address}/ready"):
-            healthy.add(name)
+    pages = {
+        MLFLOW: f"http://127.0.0.1:{settings.mlflow_port}/health",
+        **{name: f"{url}/ready" for name, url in api_addresses(settings).items()},
+        **health_addresses(settings),
+    }
+    healthy = {name for name, page in pages.items() if name in alive and _get(page)}
     if AIRFLOW_API not in alive:
         return healthy
     url = f"http://127.0.0.1:{settings.airflow_port}/api/v2/monitor/health"

@@ -56,6 +56,16 @@ class Layout:
         return self.state / "mlflow"
 
     @property
+    def monitoring(self) -> Path:
+        """Configuration and data of the monitoring's programs; private, as receivers are secrets."""
+        return self.state / "monitoring"
+
+    @property
+    def monitoring_source(self) -> Path:
+        """What the project says about monitoring: jobs, rules, routes, dashboards."""
+        return self.root / "monitoring"
+
+    @property
     def dags(self) -> Path:
         """The folder that Airflow reads."""
         return self.root / "airflow" / "dags"

@@ -22,6 +22,7 @@ from product_classifier.runtime.dotenv import Generated
 from product_classifier.runtime.example import example_commands
 from product_classifier.runtime.follow import RunFollower
 from product_classifier.runtime.layout import Layout
+from product_classifier.runtime.pipeline_metrics import prepare_metrics
 from product_classifier.runtime.results import print_results
 from product_classifier.runtime.services import (
     AIRFLOW_DAG_PROCESSOR,
@@ -84,6 +85,10 @@ class PipelineStart(ABC):
         """Makes what shows the run's progress."""
 
     @abstractmethod
+    def monitoring_lines(self, settings: Settings, new_password: str | None) -> list[str]:
+        """Says where the monitoring is, or why there is none."""
+
+    @abstractmethod
     def api_is_up(self, settings: Settings) -> bool:
         """Tells whether auth and serve answer."""
 
@@ -99,11 +104,14 @@ class PipelineStart(ABC):
             self.say(f"New password for Airflow, kept in .env: {generated.airflow_password}")
         if generated.admin_password:
             self.say(f"New password for the API, kept in .env: {generated.admin_password}")
+        if generated.grafana_password:
+            self.say(f"New password for Grafana, kept in .env: {generated.grafana_password}")
         get_settings.cache_clear()  # .env may have just been written
         settings = get_settings()
         self.say(f"Runtime: {self.choice.name} ({self.choice.reason}).")
         self._warn_of_workspace(settings)
         self.layout.prepare()
+        prepare_metrics(Workspace(stage_workspace(self.layout, settings)), settings)
         with one_start_at_a_time(self.layout):
             self.bring_up(settings)
         outcome = ExitCode.DONE
@@ -173,6 +181,8 @@ class PipelineStart(ABC):
         self.say(f"Airflow: {address} ({login})")
         local = local_tracking_uri(settings)
         self.say(f"MLflow:  {settings.tracking_uri(local).replace('127.0.0.1', 'localhost')}")
+        for line in self.monitoring_lines(settings, generated.grafana_password):
+            self.say(line)
         if self.api_is_up(settings):
             self._print_api(settings, generated)
         self.say("make status, make logs, make stop: see, read, end.")

@@ -10,7 +10,8 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from product_classifier.core.files import canonical_json, sha256_bytes, sha256_file
-from product_classifier.core.settings import Settings
+from product_classifier.core.settings import MonitoringSettings, Settings
+from product_classifier.core.workspace import Workspace
 from product_classifier.runtime.dotenv import private_secret
 from product_classifier.runtime.layout import STATE_VARIABLE, Layout
 
@@ -83,7 +84,8 @@ def _exported_settings(layout: Layout, workspace: Path) -> dict[str, str]:
     if workspace != layout.root and layout.dotenv.exists():
         source.update(dotenv_values(layout.dotenv, interpolate=False))
     source.update(os.environ)
-    names = {name.upper() for name in Settings.model_fields} - {"AIRFLOW_ADMIN_PASSWORD"}
+    others = {*MonitoringSettings.model_fields, "airflow_admin_password"}
+    names = {name.upper() for name in set(Settings.model_fields) - others}
     return {name: value for name in sorted(names) if (value := source.get(name))}
 
 
@@ -121,6 +123,13 @@ def airflow_environment(layout: Layout, settings: Settings) -> dict[str, str]:
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": 120,
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": 10.0,
         "USAGE_DATA_COLLECTION__ENABLED": "False",
+        # Over UDP, so it does not matter whether anybody listens.
+        "METRICS__STATSD_ON": "True",
+        "METRICS__STATSD_HOST": "127.0.0.1",
+        "METRICS__STATSD_PORT": settings.statsd_port,
+        "METRICS__STATSD_PREFIX": "airflow",
+        # monitoring/statsd/mapping.yml reads pool, DAG and task off these names.
+        "METRICS__LEGACY_NAMES_ON": "True",
     }
     return {
         **_exported_settings(layout, workspace),
@@ -129,6 +138,8 @@ def airflow_environment(layout: Layout, settings: Settings) -> dict[str, str]:
         "AIRFLOW_HOME": str(home),
         "PYTHONPATH": str(layout.airflow_config),
         "PIPELINE_RUNTIME": "process",
+        # What tasks and runs leave for Prometheus; see airflow/dags/common/metrics.py.
+        "PIPELINE_METRICS_PATH": str(Workspace(workspace).run_metrics),
         "PRODUCT_CLASSIFIER_WORKSPACE": str(workspace),
         "PRODUCT_CLASSIFIER_PROGRAM": str(layout.program("product-classifier")),
         STATE_VARIABLE: str(layout.state),
@@ -159,7 +170,11 @@ def _airflow_services(layout: Layout, settings: Settings) -> list[Service]:
     airflow = str(layout.airflow_program("airflow"))
     url = f"http://localhost:{settings.airflow_port}"
     # Changed DAG code restarts the parser, so that a run never starts from an old version of it.
-    parsing = {**environment, "PRODUCT_CLASSIFIER_DAGS": folder_fingerprint(layout.dags)}
+    parsing = {
+        **environment,
+        "PIPELINE_SCHEDULE": settings.pipeline_schedule or "",
+        "PRODUCT_CLASSIFIER_DAGS": folder_fingerprint(layout.dags),
+    }
 
     def service(name: str, command: str, **options: object) -> Service:
         arguments = (airflow, *command.split())

@@ -5,14 +5,13 @@ import time
 from rich.console import Console
 
 from product_classifier.core.errors import RuntimeServiceError
-from product_classifier.core.settings import Settings
+from product_classifier.core.settings import Settings, get_settings
 from product_classifier.runtime.airflow_api import AirflowAPI
 from product_classifier.runtime.api_services import (
     API_SERVICES,
     AUTH,
     SERVE,
     api_service,
-    build_services,
     deployed_names,
     has_users,
 )
@@ -26,6 +25,10 @@ from product_classifier.runtime.initialise import (
     require_environments,
 )
 from product_classifier.runtime.layout import Layout
+from product_classifier.runtime.monitoring.configuration import write_configuration
+from product_classifier.runtime.monitoring.services import SERVICES as MONITORING_SERVICES
+from product_classifier.runtime.monitoring.services import all_services
+from product_classifier.runtime.monitoring.start import embedded_lines, needs_grafana_password
 from product_classifier.runtime.pipeline_start import PipelineStart, one_start_at_a_time
 from product_classifier.runtime.ports import require_free
 from product_classifier.runtime.services import AIRFLOW_DAG_PROCESSOR, MLFLOW, core_services
@@ -44,17 +47,24 @@ class EmbeddedRun(PipelineStart):
     def complete_settings(self) -> Generated:
         """Generates the passwords that are missing."""
         require_environments(self.layout)
-        return complete_dotenv(self.layout.dotenv, has_users=has_users(self.layout))
+        return complete_dotenv(
+            self.layout.dotenv,
+            has_users=has_users(self.layout),
+            grafana=needs_grafana_password(get_settings()),
+        )
 
     def bring_up(self, settings: Settings) -> None:
         """Starts or updates the services and waits until they are healthy."""
         started = time.monotonic()
-        services = build_services(self.layout, settings)
-        core = [service.name for service in core_services(self.layout, settings)]
+        services = all_services(self.layout, settings)
+        monitoring = [s.name for s in services if s.name in MONITORING_SERVICES]
+        core = [*(s.name for s in core_services(self.layout, settings)), *monitoring]
         running = {name for name, state in self.supervisor.states().items() if state.alive}
         # Those that the pipeline deploys at its end too: now is the time to say that a port is taken.
         later = [api_service(self.layout, settings, name) for name in API_SERVICES]
         require_free([*(s for s in services if s.name in core), *later], running)
+        if monitoring:
+            write_configuration(self.layout, settings)
         changed: list[str] = []
         with self.console.status("Starting") as status:
             if needs_migration(self.layout):
@@ -96,6 +106,10 @@ class EmbeddedRun(PipelineStart):
     def follower(self, api: AirflowAPI, run_id: str) -> RunFollower:
         """Reads the tasks' logs from disk."""
         return RunFollower(api, self.layout, self.console, run_id)
+
+    def monitoring_lines(self, settings: Settings, new_password: str | None) -> list[str]:
+        """Names what runs on this machine, or says how to install it."""
+        return embedded_lines(settings, new_password)
 
     def api_is_up(self, settings: Settings) -> bool:
         """Asks both services."""

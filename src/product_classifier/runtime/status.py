@@ -9,9 +9,9 @@ from rich.table import Table
 from product_classifier.core.errors import ProductClassifierError
 from product_classifier.core.settings import Settings
 from product_classifier.runtime.airflow_api import AirflowAPI
-from product_classifier.runtime.api_services import build_services
 from product_classifier.runtime.health import healthy_services
 from product_classifier.runtime.layout import Layout
+from product_classifier.runtime.monitoring.services import all_services
 from product_classifier.runtime.supervision import ServiceState, Supervisor
 
 
@@ -62,7 +62,7 @@ def print_status(layout: Layout, settings: Settings, console: Console) -> bool:
     if not states:
         console.print("Nothing runs. `make start` starts it.")
         return False
-    services = build_services(layout, settings)
+    services = all_services(layout, settings)
     healthy = healthy_services(settings, states)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))  # fits 80 columns
     for title in ("service", "pid", "uptime", "memory", "health", "address"):

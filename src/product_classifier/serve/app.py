@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from fastapi import Depends, FastAPI
+from starlette.datastructures import State
 
 from product_classifier.core.errors import ConfigurationError
 from product_classifier.core.settings import Settings
@@ -15,12 +16,14 @@ from product_classifier.serve.airflow_client import AirflowClient
 from product_classifier.serve.auth_proxy import AuthProxy
 from product_classifier.serve.bundle_source import STATE_FOLDER, bundle_source
 from product_classifier.serve.dependencies import current_user
+from product_classifier.serve.drift import DriftMonitor
 from product_classifier.serve.engine import Engine
 from product_classifier.serve.explain import Explainer
 from product_classifier.serve.log_store import LogStore
 from product_classifier.serve.model_metrics import ModelMetrics
 from product_classifier.serve.reload import Reloader
 from product_classifier.serve.routes import (
+    drift,
     logs,
     model,
     predict,
@@ -38,6 +41,7 @@ from product_classifier.web.app import (
 )
 from product_classifier.web.guard import GuardPolicy
 from product_classifier.web.jwks import KeySource
+from product_classifier.web.leaving import is_leaving
 from product_classifier.web.limits import RateLimits, parse_rates
 from product_classifier.web.proxies import TrustedProxies
 from product_classifier.web.throttle import AnonymousThrottle, Rate
@@ -100,15 +104,30 @@ def create_app(settings: Settings, workspace: Workspace) -> FastAPI:
     state.auth_proxy = AuthProxy(settings)
     state.airflow = AirflowClient(settings)
     _install(app, settings)
-    state.model_metrics = ModelMetrics(state.registry)
-    state.engine = Engine(settings.inference_workers, settings.inference_queue, state.model_metrics)
+    _add_model(state, settings)
     state.explainer = Explainer(lambda: state.engine.waiting)
     state.reloader = Reloader(state.engine, bundle_source(settings, workspace))
-    for router in (status.router, token.router, model.router, logs.router, train.router):
-        app.include_router(router)
+    state.registry.watch(state.ready, lambda: not is_leaving(app) and not status.missing(state))
+    for page in (status, token, model, drift, logs, train):
+        app.include_router(page.router)
     for router in (predict.router, predict_batch.router):
         app.include_router(router, dependencies=[Depends(current_user)])
     return app
+
+
+def _add_model(state: State, settings: Settings) -> None:
+    """Makes the engine, and what counts and judges its answers."""
+    state.model_metrics = ModelMetrics(state.registry)
+    state.model_metrics.watch_redis(
+        {
+            "limits": lambda: state.limits.has_fallen_back,
+            "log": lambda: state.log_store.has_fallen_back,
+        }
+    )
+    state.drift = DriftMonitor(state.registry, settings.drift_window_products)
+    state.engine = Engine(
+        settings.inference_workers, settings.inference_queue, state.model_metrics, state.drift
+    )
 
 
 def _check_settings(settings: Settings, redis_url: str | None) -> RateLimits:

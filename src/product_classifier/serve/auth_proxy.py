@@ -12,6 +12,7 @@ from starlette.responses import Response
 from product_classifier.core.errors import ConfigurationError
 from product_classifier.core.settings import Settings
 from product_classifier.web.problems import MEDIA_TYPE, Problem
+from product_classifier.web.refusals import note_limit
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,8 @@ class AuthProxy:
                 "The service that gives tokens does not answer. Tokens that are valid still work.",
                 headers={"Retry-After": "5"},
             ) from None
+        if answer.status == httpx.codes.TOO_MANY_REQUESTS:
+            note_limit(request.scope, "lockout")
         return Response(answer.body, answer.status, headers=answer.headers)
 
     async def _exchange(

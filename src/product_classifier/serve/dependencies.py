@@ -7,6 +7,7 @@ from fastapi.security import OAuth2PasswordBearer
 
 from product_classifier.serve.airflow_client import AirflowClient
 from product_classifier.serve.auth_proxy import AuthProxy
+from product_classifier.serve.drift import DriftMonitor
 from product_classifier.serve.engine import Engine
 from product_classifier.serve.log_store import LogStore
 from product_classifier.serve.model_metrics import ModelMetrics
@@ -23,7 +24,7 @@ def current_user(request: Request, _token: Annotated[str | None, Depends(_scheme
     """Gives the claims of the caller's token."""
     claims = request.scope["state"].get("claims")
     if not isinstance(claims, TokenClaims):  # the guard lets nobody come here without
-        raise unauthorized(TokenError("missing", "This needs a token."))
+        raise unauthorized(request.scope, TokenError("missing", "This needs a token."))
     return claims
 
 
@@ -60,6 +61,12 @@ def _metrics(request: Request) -> ModelMetrics:
     return metrics
 
 
+def _drift(request: Request) -> DriftMonitor:
+    drift: DriftMonitor = request.app.state.drift
+    return drift
+
+
+DriftDep = Annotated[DriftMonitor, Depends(_drift)]
 EngineDep = Annotated[Engine, Depends(_engine)]
 LogStoreDep = Annotated[LogStore, Depends(_log_store)]
 

@@ -11,7 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+from product_classifier.core.bundle import Manifest
+from product_classifier.modeling.observation import Observation
 from product_classifier.modeling.predictor import ProductInput
 from product_classifier.serve.job_queue import Job, JobQueue, Lane, QueueFull
 from product_classifier.serve.live_model import Hint, LiveModel, Scored
@@ -38,6 +41,18 @@ class Answers:
         return self.model.bundle_id
 
 
+class DriftWatch(Protocol):
+    """What looks on whether products and answers still are as in training."""
+
+    def use(self, manifest: Manifest) -> None:
+        """Begins anew with another bundle."""
+        ...
+
+    def add(self, scored: Scored, facts: Observation) -> None:
+        """Sees one answer of that bundle."""
+        ...
+
+
 def not_ready() -> Problem:
     """What a request is told while there is no model."""
     return Problem(
@@ -51,13 +66,16 @@ def not_ready() -> Problem:
 class Engine:
     """Scores products with the live model. Made and used on one event loop; the work is in threads."""
 
-    def __init__(self, workers: int, queue: int, metrics: ModelMetrics) -> None:
+    def __init__(
+        self, workers: int, queue: int, metrics: ModelMetrics, drift: DriftWatch | None = None
+    ) -> None:
         """Makes an engine without a model; nothing runs before `start`.
 
         Args:
             workers: INFERENCE_WORKERS: products scored at a time; 0 for what suits this machine.
             queue: INFERENCE_QUEUE: products that may wait.
             metrics: Where waiting, refusals and durations are counted.
+            drift: Is shown what the live model answers.
         """
         # One more than processors: the next photo is decoded while the networks work on the others.
         self.workers = workers or len(os.sched_getaffinity(0)) + 1
@@ -65,12 +83,13 @@ class Engine:
         # product that is alone still gets them all: see LiveModel.
         self.hint: Hint = "LATENCY" if workers == 1 else "THROUGHPUT"
         self.metrics = metrics
+        self._drift = drift
         self._queue = JobQueue(
             queue, max(queue, MAX_BATCH_PRODUCTS), max_running_batch=max(1, self.workers - 1)
         )
         self._threads: list[threading.Thread] = []
         self._model: LiveModel | None = None
-        metrics.watch_queue(self._queue.waiting)
+        metrics.watch_queue(self._queue.waiting, self._queue.capacity)
 
     @property
     def model(self) -> LiveModel | None:
@@ -107,6 +126,9 @@ class Engine:
     def swap(self, model: LiveModel) -> LiveModel | None:
         """Puts a model in the place of the live one, in one step; gives the one before."""
         previous, self._model = self._model, model
+        self.metrics.use(model)
+        if self._drift is not None:
+            self._drift.use(model.manifest)
         return previous
 
     def current(self) -> LiveModel:
@@ -139,13 +161,15 @@ class Engine:
                 job.future.cancel()
         for one in scored:
             self.metrics.observe(one)
+            if self._drift is not None and model is self._model:  # the window is of one bundle
+                self._drift.add(one, one.observation)
         return Answers(model, list(scored), time.perf_counter() - started)
 
     def _enter(self, jobs: list[Job]) -> None:
         try:
             self._queue.put(jobs)
         except QueueFull:
-            self.metrics.rejections.labels("queue_full").inc(len(jobs))
+            self.metrics.count_rejections(len(jobs))
             raise Problem(
                 503,
                 "Service Unavailable",

@@ -58,6 +58,11 @@ class JobQueue:
         self._closed = False
         self._changed = threading.Condition()
 
+    @property
+    def capacity(self) -> int:
+        """How many jobs may wait, in both lanes."""
+        return sum(self._capacity.values())
+
     def put(self, jobs: Sequence[Job]) -> None:
         """Adds jobs of one lane, all or none; one that is cancelled later frees its place.
 

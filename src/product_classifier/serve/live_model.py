@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from product_classifier.core.bundle import IMAGE_BASE_NETWORK, Manifest
 from product_classifier.core.errors import ArtifactError
+from product_classifier.modeling import observation as observing
+from product_classifier.modeling.observation import Observation, observe
 from product_classifier.modeling.photo_features import PhotoFeatureExtractor
 from product_classifier.modeling.predictor import Prediction, Predictor, ProductInput
 
@@ -23,8 +26,9 @@ class Phases:
 
     wait: float
     decode: float
-    photo: float
-    text: float  # text branch, fusion and decision
+    text: float  # words to tokens, and the text network
+    image: float  # the photo network, and what turns its features into logits
+    fusion: float  # both together, and the decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Scored:
     features: NDArray[np.float32]  # photo features (1, F); zeros without a photo
     has_image: bool
     phases: Phases
+    observation: Observation
 
 
 @dataclass(frozen=True)
@@ -102,22 +107,25 @@ class LiveModel:
             wait: Seconds that it has waited; only noted.
             alone: Asked before the photo is computed: whether nothing else wants the processors.
         """
-        started = time.perf_counter()
-        decoded = self.predictor.decode(product)
-        after_decode = time.perf_counter()
-        extractor = self.lone_extractor if alone() else self.predictor.extractor
+        predictor, times = self.predictor, [time.perf_counter()]
+        decoded = predictor.decode(product)
+        times.append(time.perf_counter())
+        tokens = predictor.tokenize([decoded.text])
+        text_logits = predictor.token_logits(tokens)
+        times.append(time.perf_counter())
+        extractor = self.lone_extractor if alone() else predictor.extractor
         features = extractor.extract([decoded.pixels])
-        after_photo = time.perf_counter()
-        has_image = decoded.pixels is not None
-        probabilities = self.predictor.fuse([decoded.text], features, np.array([has_image]))
-        [prediction] = self.predictor.encode([decoded], probabilities)
-        phases = Phases(
-            wait,
-            after_decode - started,
-            after_photo - after_decode,
-            time.perf_counter() - after_photo,
+        image_logits = predictor.image_logits(features)
+        times.append(time.perf_counter())
+        has_text, has_image = bool(decoded.text), decoded.pixels is not None
+        probabilities = predictor.combine(
+            text_logits, image_logits, np.array([has_text]), np.array([has_image])
         )
-        return Scored(prediction, decoded.text, features, has_image, phases)
+        [prediction] = predictor.encode([decoded], probabilities)
+        times.append(time.perf_counter())
+        phases = Phases(wait, *(end - start for start, end in pairwise(times)))
+        observation = observe(decoded, tokens)
+        return Scored(prediction, decoded.text, features, has_image, phases, observation)
 
 
 def _lone_extractor(predictor: Predictor, hint: Hint) -> PhotoFeatureExtractor:
@@ -142,6 +150,7 @@ def _warm_up(predictor: Predictor, lone_extractor: PhotoFeatureExtractor) -> Non
     blank = np.full((size, size, 3), 255, dtype=np.uint8)
     features = predictor.extractor.extract([blank] * (predictor.extractor.requests + 1))
     lone_extractor.extract([blank])
+    observing.warm_up()
     probabilities = predictor.fuse(["[TITLE] produit"], features[:1], np.array([True]))
     if not np.isfinite(probabilities).all():
         raise ArtifactError(

@@ -54,10 +54,15 @@ class LogStore:
                 decode_responses=True,
             )
 
+    @property
+    def has_fallen_back(self) -> bool:
+        """Whether entries should go to Redis and are in memory only."""
+        return self._away
+
     def start(self) -> None:
         """Starts writing."""
         if self._redis is not None:
-            self._writer = asyncio.create_task(self._write_forever(), name="request-log")
+            self._writer = asyncio.create_task(self._write_forever(self._redis), name="request-log")
 
     async def close(self) -> None:
         """Writes what waits, for a moment at most, and ends."""
@@ -103,14 +108,15 @@ class LogStore:
             lines.append(self._queue.get_nowait())
         return lines
 
-    async def _write_forever(self) -> None:
+    async def _write_forever(self, redis: Redis) -> None:
         while True:
             lines = [await self._queue.get()]
             while len(lines) < WRITE_ENTRIES and not self._queue.empty():
                 lines.append(self._queue.get_nowait())
             await self._write(lines)
-            if self._away:
+            while self._away:  # also where nobody sends a request: that Redis is back must be seen
                 await asyncio.sleep(PAUSE_SECONDS)
+                await self._try(redis.ping())
 
     async def _write(self, lines: list[str]) -> None:
         if not lines or self._redis is None:

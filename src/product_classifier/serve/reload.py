@@ -110,8 +110,7 @@ class Reloader:
         if model is None:
             return self._remember("unchanged", previous, previous, started)
         self._engine.swap(model)
-        self._engine.metrics.swaps.labels("swapped").inc()
-        self._engine.metrics.loaded_at.set(model.loaded_at)
+        self._engine.metrics.count_swap("swapped")
         logger.info("Bundle %s is live (before: %s).", model.bundle_id, previous or "none")
         return self._remember("swapped", model.bundle_id, previous, started)
 
@@ -126,9 +125,11 @@ class Reloader:
     def _refuse(self, reason: str, previous: str | None, started: float) -> Reload:
         if self._seen is None and previous is None:
             logger.warning("There is no bundle to serve yet. %s", reason)
-        elif self._seen is None or self._seen != self._refused:
+            return self._remember("refused", previous, previous, started, reason)
+        self._engine.metrics.count_load_failure()
+        if self._seen is None or self._seen != self._refused:
             self._refused = self._seen
-            self._engine.metrics.swaps.labels("refused").inc()
+            self._engine.metrics.count_swap("refused")
             logger.error("A bundle was refused; %s goes on. %s", previous or "none", reason)
         return self._remember("refused", previous, previous, started, reason)
 

@@ -2,7 +2,8 @@
 
 A record is the folder `runs/<run_id>/`:
 
-- `run.json`: name, status, times, tags, parameters; always replaced whole, as `lineage.json`.
+- `run.json`: name, status, times, tags, parameters; always replaced whole, as `lineage.json` and
+  `tags.json`, what was learnt of the run's model later.
 - `metrics.jsonl`: see `metrics_log`. `upload.json`: how far the upload has come, see `ledger`.
 - `artifacts/`: files as they are to appear in MLflow; `children/`: nested runs, records themselves.
 
@@ -42,6 +43,7 @@ SCHEMA_VERSION = 1
 RUN_NAME = "Train_Concatenate_Model"  # as users' saved MLflow queries know a training
 RUN_FILE = "run.json"
 LINEAGE_FILE = "lineage.json"
+TAGS_FILE = "tags.json"
 ARTIFACTS = "artifacts"
 CHILDREN = "children"
 # A hard link would follow a later write in place; copying a small file costs nothing.
@@ -166,7 +168,7 @@ class RunRecord:
     @property
     def tags(self) -> dict[str, str]:
         """Tags, without those that the upload adds."""
-        return dict(self._state["tags"])
+        return {**self._state["tags"], **self._read_or_empty(TAGS_FILE)}
 
     @property
     def params(self) -> dict[str, Any]:
@@ -176,8 +178,11 @@ class RunRecord:
     @property
     def lineage(self) -> dict[str, Any]:
         """What `attach_lineage` added."""
+        return self._read_or_empty(LINEAGE_FILE)
+
+    def _read_or_empty(self, name: str) -> dict[str, Any]:
         try:
-            return dict(read_json(self.folder / LINEAGE_FILE))
+            return dict(read_json(self.folder / name))
         except FileNotFoundError:
             return {}
 
@@ -260,6 +265,11 @@ class RunRecord:
         """Adds to the lineage tuple."""
         # A file of its own: the training may still write run.json.
         write_json_atomic(self.folder / LINEAGE_FILE, {**self.lineage, **scrub(dict(lineage))})
+
+    def add_tags(self, tags: Mapping[str, Any]) -> None:
+        """Adds to the tags, whether the run has ended or not; values become text."""
+        new = {key: str(value) for key, value in scrub(dict(tags)).items()}
+        write_json_atomic(self.folder / TAGS_FILE, {**self._read_or_empty(TAGS_FILE), **new})
 
     def _save(self) -> None:
         write_json_atomic(self.folder / RUN_FILE, self._state)

@@ -36,7 +36,7 @@ def register_bundle(
     Returns:
         "version N", "tags" where the server has no registry, or None where the run has no bundle.
     """
-    content_id = _bundle_content_id(record)
+    content_id = bundle_content_id(record)
     if content_id is None:
         return None
     server.client.set_tag(run_id, CONTENT_ID_TAG, content_id)
@@ -146,14 +146,15 @@ def _mark(server: Server, experiment: str, content_id: str) -> bool:
     return True
 
 
-def _bundle_content_id(record: RunRecord) -> str | None:
+def bundle_content_id(record: RunRecord) -> str | None:
+    """Gives the content id of the bundle that a run made, or None where it made none."""
     manifest = record.artifacts / BUNDLE_FOLDER / "manifest.json"
     return str(read_json(manifest).get(CONTENT_ID_TAG, "")) if manifest.is_file() else None
 
 
 def _is_waiting(workspace: Workspace, content_id: str) -> bool:
     return any(
-        not is_uploaded(record.folder) and _bundle_content_id(record) == content_id
+        not is_uploaded(record.folder) and bundle_content_id(record) == content_id
         for record in list_records(workspace.runs)
     )
 

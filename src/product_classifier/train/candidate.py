@@ -32,16 +32,20 @@ from product_classifier.core.product_types import names_for
 from product_classifier.core.workspace import Workspace
 from product_classifier.features.images import IMAGE_VERSION
 from product_classifier.features.text import TEXT_VERSION, unknown_token_rate
+from product_classifier.modeling.drift import build_reference
 from product_classifier.modeling.export import hash_weights, save_network
 from product_classifier.modeling.fusion import FloatArray, FusionWeights
 from product_classifier.modeling.fusion_network import (
     build_concatenated_model,
     without_optimizer,
 )
+from product_classifier.modeling.observation_table import format_table
 from product_classifier.modeling.predictor import Predictor, ProductInput
 from product_classifier.train.branches import Branches, ExportedBranches
 from product_classifier.train.dataset import SIDES, Dataset
 from product_classifier.train.model_card import write_model_card
+from product_classifier.train.reference import observe_test_products
+from product_classifier.versioning.lineage import read_git
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +65,8 @@ class Fitted:
     probabilities: FloatArray  # of the test rows, (n_test, K)
 
 
-def build_manifest(dataset: Dataset, fitted: Fitted, raw: Path) -> Manifest:
-    """Puts the manifest together, without its file list."""
+def build_manifest(dataset: Dataset, fitted: Fitted, workspace: Workspace) -> Manifest:
+    """Puts the manifest together, without its file list and its drift reference."""
     branches = fitted.branches
     codes = list(dataset.label_map.codes)
     preprocessing = Preprocessing(
@@ -104,7 +108,7 @@ def build_manifest(dataset: Dataset, fitted: Fitted, raw: Path) -> Manifest:
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         package_version=__version__,
         labels=codes,
-        names=names_for(codes, raw),
+        names=names_for(codes, workspace.raw),
         preprocessing=preprocessing,
         backbone=backbone,
         thresholds=fitted.thresholds,
@@ -114,6 +118,7 @@ def build_manifest(dataset: Dataset, fitted: Fitted, raw: Path) -> Manifest:
             **dataset.reference,
             "unknown_token_rate": unknown_token_rate(branches.tokenizer, validation),
         },
+        git_commit=read_git(workspace)[0] or "",
         files={},
     )
 
@@ -124,9 +129,14 @@ def write_candidate(workspace: Workspace, dataset: Dataset, fitted: Fitted) -> M
     Raises:
         ArtifactError: the written bundle answers otherwise than the training measured.
     """
-    manifest = build_manifest(dataset, fitted, workspace.raw)
+    manifest = build_manifest(dataset, fitted, workspace)
+    observed = observe_test_products(
+        dataset, fitted.branches.tokens, fitted.probabilities, manifest.preprocessing
+    )
+    manifest = manifest.model_copy(update={"drift": build_reference(observed, manifest.labels)})
     with publish_directory(workspace.candidate) as folder:
         _write_parts(folder, dataset, fitted)
+        write_text_atomic(folder / parts.REFERENCE_OBSERVATIONS, format_table(observed))
         counts = {side: len(dataset.sides[side]) for side in SIDES}
         write_text_atomic(folder / parts.MODEL_CARD, write_model_card(manifest, counts))
         files = describe_files(folder)

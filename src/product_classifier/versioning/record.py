@@ -15,6 +15,7 @@ from product_classifier.versioning.index import State, StateEntry, StateIndex, e
 from product_classifier.versioning.lineage import collect_lineage
 from product_classifier.versioning.lockfile import LOCK_FILE, Entry, LockFile, parse_yaml
 from product_classifier.versioning.notes import changed_since_start, note_recorded, read_origin
+from product_classifier.versioning.push_metrics import noted_push
 from product_classifier.versioning.remote import Objects, Remote
 from product_classifier.versioning.repository import Repository
 
@@ -53,11 +54,12 @@ def record_stage(repository: Repository, stage: str) -> Recording:
     if stage == "train":
         _attach_to_run(repository, lineage)
     try:
-        return within(
-            repository.settings.dvc_timeout_seconds,
-            f"Sending {stage} to the DVC remote",
-            lambda: _publish(repository, stage, lock, lineage),
-        )
+        with noted_push(repository.workspace, stage):
+            return within(
+                repository.settings.dvc_timeout_seconds,
+                f"Sending {stage} to the DVC remote",
+                lambda: _publish(repository, stage, lock, lineage),
+            )
     except VersioningError as error:
         hint = (
             f"The local commit of {stage} is kept: run `product-classifier version {stage}` again."

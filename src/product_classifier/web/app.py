@@ -1,7 +1,7 @@
 """One way to put a service together, so that the two can't differ in what protects them."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,8 +22,10 @@ from starlette.types import Receive, Scope, Send
 from product_classifier import __version__
 from product_classifier.core.errors import ConfigurationError
 from product_classifier.web.context import REQUEST_ID_HEADER, RequestContext
+from product_classifier.web.crowd import CrowdLimit
 from product_classifier.web.guard import UNTHROTTLED_PATHS, BodyGuard, GuardPolicy
 from product_classifier.web.instrumentation import instrument
+from product_classifier.web.metric_registry import MetricRegistry
 from product_classifier.web.problems import (
     FaultBarrier,
     Problem,
@@ -58,8 +60,10 @@ def build_app(
     @asynccontextmanager
     async def remember_error(app: FastAPI) -> AsyncIterator[None]:
         started = False
+        registry: MetricRegistry | None = getattr(app.state, "registry", None)
+        fresh = registry.kept_fresh() if registry is not None else nullcontext()
         try:
-            async with lifespan(app):
+            async with lifespan(app), fresh:
                 started = True
                 yield
         except Exception as error:
@@ -188,10 +192,11 @@ def install(
     origins: tuple[str, ...] = (),
     on_entry: Callable[[dict[str, Any]], None] | None = None,
 ) -> None:
-    """Puts everything before an app's routes, outermost first: context, CORS, metrics, fault barrier, guard."""
+    """Puts everything before an app's routes, outermost first: context, CORS, metrics, crowd, fault barrier, guard."""
     install_problem_handlers(app)
     app.add_middleware(BodyGuard, policy=policy)
     app.add_middleware(FaultBarrier)
+    app.add_middleware(CrowdLimit)
     instrument(app, service)
     if origins:
         app.add_middleware(

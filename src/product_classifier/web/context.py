@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from product_classifier.web.problems import CLIENT_LEFT, Problem, send_problem
+from product_classifier.web.problems import CLIENT_LEFT
 from product_classifier.web.proxies import TrustedProxies, client_address
 
 access_logger = logging.getLogger("product_classifier.access")
@@ -46,7 +46,6 @@ class RequestContext:
         app: ASGIApp,
         trusted: TrustedProxies | None = None,
         on_entry: Callable[[dict[str, Any]], None] | None = None,
-        max_requests: int = 1000,
     ) -> None:
         """Sets it up.
 
@@ -54,13 +53,10 @@ class RequestContext:
             app: What comes next.
             trusted: Proxies whose word on the caller's address counts.
             on_entry: Gets each log entry too; must not wait.
-            max_requests: In flight at one time; more are answered 503 at once, except health and metrics.
         """
         self.app = app
         self._trusted = trusted or TrustedProxies()
         self._on_entry = on_entry
-        self._max_requests = max_requests
-        self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on in its context."""
@@ -78,25 +74,10 @@ class RequestContext:
         state["started"] = time.perf_counter()
         state["address"] = client_address(scope, self._trusted)
         answer = _Answer(send, scope, bodiless=method == "HEAD")
-        self._in_flight += 1
         try:
-            await self._run(scope, receive, answer)
+            await self.app(scope, receive, answer.send)
         finally:
-            self._in_flight -= 1
             self._log(scope, method, answer.status)
-
-    async def _run(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
-        exempt = scope["path"] in ("/health", "/ready", "/metrics")
-        if self._in_flight > self._max_requests and not exempt:
-            problem = Problem(
-                503,
-                "Service Unavailable",
-                "Too many requests at one time.",
-                headers={"Retry-After": "1", "Connection": "close"},
-            )
-            await send_problem(scope, answer.send, problem)
-            return
-        await self.app(scope, receive, answer.send)
 
     @staticmethod
     def _request_id(scope: Scope) -> str:
@@ -126,7 +107,12 @@ class RequestContext:
 
 def route_template(scope: Scope) -> str:
     """Names the route of a request by its template, never by its path: a path may hold anything."""
-    return get_route_name(HTTPConnection(scope), should_include_root_path=False) or UNMATCHED
+    state = scope["state"]
+    if "route" not in state:  # looked up once: it means asking every route
+        name = get_route_name(HTTPConnection(scope), should_include_root_path=False)
+        state["route"] = name or UNMATCHED
+    route: str = state["route"]
+    return route
 
 
 class _Answer:

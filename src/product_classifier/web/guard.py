@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from product_classifier.web.body_room import BodyRoom
 from product_classifier.web.problems import Problem, send_problem
+from product_classifier.web.refusals import note_limit, note_rejection
 from product_classifier.web.throttle import AnonymousThrottle
 from product_classifier.web.tokens import (
     MAX_TOKEN_BYTES,
@@ -115,22 +116,26 @@ class BodyGuard:
             state["user"] = claims.subject
         except KeysUnavailable as error:
             state["token_error"] = error
+            note_rejection(scope, error.reason)
             if not public:
-                self._throttle(path, state["address"])
+                self._throttle(scope)
                 raise Problem(
                     503, "Service Unavailable", str(error), headers={"Retry-After": "5"}
                 ) from None
         except TokenError as error:
-            self._throttle(path, state["address"])
-            if not public:
-                raise unauthorized(error) from None
             state["token_error"] = error
+            if error.reason != "missing":
+                note_rejection(scope, error.reason)
+            self._throttle(scope)
+            if not public:
+                raise unauthorized(scope, error) from None
 
-    def _throttle(self, path: str, address: str) -> None:
-        if self.policy.throttle is None or path in self.policy.unthrottled_paths:
+    def _throttle(self, scope: Scope) -> None:
+        if self.policy.throttle is None or scope["path"] in self.policy.unthrottled_paths:
             return
-        wait = self.policy.throttle.take(address)
+        wait = self.policy.throttle.take(scope["state"]["address"])
         if wait is not None:
+            note_limit(scope, "anonymous")
             raise Problem(
                 429,
                 "Too Many Requests",
@@ -139,8 +144,9 @@ class BodyGuard:
             )
 
 
-def unauthorized(error: TokenError) -> Problem:
+def unauthorized(scope: Scope, error: TokenError) -> Problem:
     """Gives the 401 for a token that is not believed (RFC 6750: without a token, no error code)."""
+    note_rejection(scope, error.reason)
     missing = error.reason == "missing"
     challenge = "Bearer" if missing else 'Bearer error="invalid_token"'
     return Problem(

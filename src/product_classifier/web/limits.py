@@ -24,6 +24,7 @@ from starlette.requests import Request
 
 from product_classifier.core.errors import ConfigurationError
 from product_classifier.web.problems import Problem
+from product_classifier.web.refusals import note_limit
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +117,11 @@ class RateLimits:
         """Whether limits are counted in Redis at the moment."""
         return self._shared and self._probe is None
 
+    @property
+    def has_fallen_back(self) -> bool:
+        """Whether limits should be counted in Redis and are not."""
+        return self._shared and self._probe is not None
+
     async def charge(self, request: Request, rate: str, cost: int = 1, paid: int = 0) -> None:
         """Counts a request of the user whom its token names; the answer's headers say what is left.
 
@@ -149,6 +155,7 @@ class RateLimits:
         }
         request.scope["state"].setdefault("answer_headers", {}).update(headers)
         if not tightest.allowed:
+            note_limit(request.scope, "user")
             wait = max(1, math.ceil(tightest.reset - time.time()))
             raise Problem(
                 429,

@@ -4,7 +4,7 @@
 variable "PYTHON_IMAGE" { default = "python:3.13-slim-trixie" }
 
 group "default" {
-  targets = ["postgres", "redis", "haproxy", "s3"]
+  targets = ["postgres", "redis", "haproxy", "s3", "prometheus", "alertmanager", "node-exporter"]
 }
 
 target "common" {
@@ -34,4 +34,22 @@ target "s3" {
   inherits   = ["common"]
   dockerfile = "tests/containers/standins/s3/Dockerfile"
   tags       = ["product-classifier-standin/s3:local"]
+}
+
+target "prometheus" {
+  inherits   = ["common"]
+  dockerfile = "tests/containers/standins/prometheus/Dockerfile"
+  tags       = ["product-classifier-standin/prometheus:local"]
+}
+
+target "alertmanager" {
+  inherits   = ["common"]
+  dockerfile = "tests/containers/standins/alertmanager/Dockerfile"
+  tags       = ["product-classifier-standin/alertmanager:local"]
+}
+
+target "node-exporter" {
+  inherits   = ["common"]
+  dockerfile = "tests/containers/standins/node-exporter/Dockerfile"
+  tags       = ["product-classifier-standin/node-exporter:local"]
 }

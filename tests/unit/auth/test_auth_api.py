@@ -261,7 +261,7 @@ def test_missing_and_forged_tokens_are_challenged_and_counted(client: TestClient
         answer = client.get(path, headers={"Authorization": f"Bearer {forged}"})
         assert problem(answer, 401)["reason"] == "signature"
         assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
-    name = 'product_classifier_auth_token_rejections_total{reason="signature"}'
+    name = 'product_classifier_token_rejections_total{reason="signature"}'
     assert metric(client, name) == 3
 
 

@@ -33,6 +33,10 @@ SECRETS = {
     "dagshub_token": "DagsHub's",
     "mlflow_tracking_password": "MLflow's",
     "aws_secret_access_key": "Amazon's",
+    "alert_webhook_url": "https://hooks.example.org/the-webhook's",
+    "alert_slack_url": "https://slack.example.org/the-channel's",
+    "alert_smtp_password": "the mail account's",
+    "grafana_admin_password": "Grafana's",
 }
 GIVEN = {
     "auth": {"admin_password", "smoke_password", "test_user_password", "auth_database_url"},

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from product_classifier.core.settings import ContainerSettings, Settings
+from product_classifier.core.settings import ContainerSettings, MonitoringSettings, Settings
 from product_classifier.runtime.dotenv import STACK_SECRETS
 from product_classifier.runtime.images import IMAGES
 
@@ -21,8 +21,30 @@ OURS = re.compile(r"\$\{IMAGE_PREFIX:-product-classifier\}/([a-z-]+):\$\{IMAGE_T
 SETTINGS = {name.upper() for name in Settings.model_fields}
 
 
+class _ComposeLoader(yaml.SafeLoader):
+    """Reads compose's `!override` as what stands behind it."""
+
+
+_ComposeLoader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))
+
+
+class _StrictLoader(_ComposeLoader):
+    """Refuses a key that is there twice, as compose does and PyYAML does not."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value if key.value != "<<"]
+        assert len(keys) == len(set(keys)), f"twice, before line {node.end_mark.line}: {keys}"
+        return super().construct_mapping(node, deep)
+
+
 def of_service(name, key, default=None):
     return SERVICES[name].get(key, default)
+
+
+def test_no_key_is_there_twice():
+    assert yaml.load(TEXT, Loader=_StrictLoader) == FILE
+    with pytest.raises(AssertionError, match="twice"):
+        yaml.load("a: {b: 1, b: 2}", Loader=_StrictLoader)
 
 
 def test_the_worker_is_given_every_setting_that_the_dag_hands_on():
@@ -35,6 +57,9 @@ def test_the_worker_is_given_every_setting_that_the_dag_hands_on():
         "AIRFLOW_PORT",
         "MLFLOW_PORT",
     }
+    # Nor do tasks see who is told of alerts. The schedule is the DAG's own affair.
+    not_for_the_dag |= {name.upper() for name in MonitoringSettings.model_fields}
+    not_for_the_dag -= {"PIPELINE_SCHEDULE"}
     assert SETTINGS - set(of_service("airflow-worker", "environment")) == not_for_the_dag
 
 
@@ -60,7 +85,7 @@ def test_auth_sees_no_key_of_the_data_and_serve_no_password_of_users():
 def test_an_image_is_ours_or_pinned_to_a_version(name):
     image = of_service(name, "image")
     match = OURS.fullmatch(image)
-    assert match[1] in IMAGES if match else re.fullmatch(r"[a-z/]+:\d+(\.\d+)+", image)
+    assert match[1] in IMAGES if match else re.fullmatch(r"[a-z./-]+:v?\d+(\.\d+)+", image)
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -114,7 +139,65 @@ def test_a_secret_has_no_default_and_is_used(name):
 
 def test_the_stand_ins_exchange_nothing_but_images_and_a_check():
     path = ROOT / "tests" / "containers" / "compose.standins.yml"
-    for name, service in yaml.safe_load(path.read_text())["services"].items():
+    services = yaml.load(path.read_text(), Loader=_ComposeLoader)
+    # Of Debian's programs, none is Grafana; for statsd_exporter our bridge stands in, out of an image of ours.
+    assert services["services"].pop("grafana") == {"profiles": ["grafana"]}
+    bridge = services["services"].pop("statsd-exporter")
+    assert set(bridge) == {"image", "entrypoint", "healthcheck"}
+    assert bridge["entrypoint"] == ["product-classifier", "statsd-exporter"]
+    assert OURS.fullmatch(bridge["image"])
+    for name, service in services["services"].items():
         assert name in SERVICES
         assert set(service) <= {"image", "healthcheck"}
         assert service["image"].startswith("product-classifier-standin/")
+
+
+MONITORING = {n for n in SERVICES if of_service(n, "profiles") == ["monitoring"]}
+
+
+def test_the_profile_monitoring_is_all_that_prometheus_asks_and_tells():
+    assert {
+        *("prometheus", "alertmanager", "alert-log", "grafana"),
+        *("node-exporter", "pipeline-exporter", "statsd-exporter"),
+    } == MONITORING
+    text = (ROOT / "monitoring" / "prometheus" / "prometheus.yml").read_text()
+    jobs = {job["job_name"]: job for job in yaml.safe_load(text)["scrape_configs"]}
+    hosts = {
+        job: target.split(":")[0]
+        for job, found in jobs.items()
+        for group in found.get("static_configs", [])
+        for target in group["targets"]
+    }
+    assert set(hosts.values()) - {"localhost"} <= MONITORING
+    # The aliases that deployed containers have.
+    found = {job: jobs[job]["dns_sd_configs"][0]["names"] for job in set(jobs) - set(hosts)}
+    assert found == {"fastapi": ["serve-backend"], "auth": ["auth-backend"]}
+
+
+def test_the_secrets_of_receivers_are_in_no_environment_and_grafanas_in_its_own():
+    secret = {
+        name.upper() for name, f in MonitoringSettings.model_fields.items() if "Secret" in str(f)
+    }
+    assert not any(name in TEXT for name in secret - {"GRAFANA_ADMIN_PASSWORD"})
+    with_password = {n for n in SERVICES if "GRAFANA_ADMIN_PASSWORD" in str(SERVICES[n])}
+    assert with_password == {"grafana"}
+    # Without one Grafana would take the password that everybody knows.
+    assert "${GRAFANA_ADMIN_PASSWORD:?" in TEXT
+
+
+@pytest.mark.parametrize("name", sorted(MONITORING))
+def test_what_monitoring_sees_of_this_machine_it_can_only_read(name):
+    data = {"prometheus-data", "grafana-data", "./.state/monitoring/alertmanager-data"}
+    volumes = [
+        volume for volume in of_service(name, "volumes", []) if volume.split(":")[0] not in data
+    ]
+    assert all(volume.endswith(":ro") for volume in volumes)
+
+
+def test_what_callbacks_write_is_what_the_exporter_reads():
+    written = FILE["x-airflow-environment"]["PIPELINE_METRICS_PATH"]
+    for name in ("airflow-worker", "airflow-dag-processor"):
+        assert f"pipeline-metrics:{written}" in of_service(name, "volumes")
+    read = of_service("pipeline-exporter", "volumes")
+    assert "pipeline-metrics:/metrics/airflow:ro" in read
+    assert "${PROJECT_HOST_PATH:-.}/.state/metrics/workspace:/metrics/workspace:ro" in read

@@ -18,12 +18,16 @@ def with_values(settings, **values):
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({}, ["airflow", "tracking", "storage"]),
-        (TOKEN, ["airflow"]),
-        ({"mlflow_tracking_uri": "https://mlflow.example.org"}, ["airflow", "storage"]),
-        ({"dvc_remote_url": "s3://ours/product"}, ["airflow", "tracking"]),
+        ({}, ["airflow", "tracking", "storage", "monitoring"]),
+        ({"monitoring": "off"}, ["airflow", "tracking", "storage"]),
+        (TOKEN, ["airflow", "monitoring"]),
+        (
+            {"mlflow_tracking_uri": "https://mlflow.example.org"},
+            ["airflow", "storage", "monitoring"],
+        ),
+        ({"dvc_remote_url": "s3://ours/product"}, ["airflow", "tracking", "monitoring"]),
     ],
-    ids=["nothing set", "DagsHub", "another MLflow", "another remote"],
+    ids=["nothing set", "no monitoring", "DagsHub", "another MLflow", "another remote"],
 )
 def test_only_what_is_not_elsewhere_is_started_here(settings, values, expected):
     assert profiles(with_values(settings, **values)) == expected
@@ -72,3 +76,14 @@ def test_the_values_are_kept_for_later_commands(layout, settings):
     compose.write_values(values)
     assert compose.values_file.stat().st_mtime_ns == written
     assert f"--env-file={compose.values_file}" in compose.command("up")
+
+
+def test_changed_rules_make_a_new_prometheus_and_nothing_else(layout, settings):
+    rules = layout.root / "monitoring" / "prometheus" / "rules"
+    rules.mkdir(parents=True)
+    before = compose_values(layout, with_values(settings))
+    (rules.parent / "tests.yml").write_text("no rule\n")
+    assert compose_values(layout, with_values(settings)) == before
+    (rules / "mine.yml").write_text("groups: []\n")
+    after = compose_values(layout, with_values(settings))
+    assert {name for name in after if after[name] != before[name]} == {"PROMETHEUS_DIGEST"}

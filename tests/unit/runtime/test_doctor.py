@@ -5,6 +5,7 @@ from rich.console import Console
 from product_classifier.core.settings import get_settings
 from product_classifier.runtime.doctor import (
     Finding,
+    check_monitoring,
     check_ports,
     check_settings,
     examine,
@@ -45,7 +46,12 @@ def test_the_administrators_password_is_looked_at(layout, settings, password, ex
 
 def test_every_port_of_a_service_is_looked_at(layout, settings):
     found = {finding.subject for finding in check_ports(layout, settings)}
-    assert found == {"AIRFLOW_PORT", "MLFLOW_PORT", "AUTH_PORT", "SERVE_PORT"}
+    pipeline = {"AIRFLOW_PORT", "MLFLOW_PORT", "AUTH_PORT", "SERVE_PORT"}
+    monitoring = {"PROMETHEUS_PORT", "ALERTMANAGER_PORT", "GRAFANA_PORT", "ALERT_LOG_PORT"}
+    monitoring |= {"NODE_EXPORTER_PORT", "PIPELINE_EXPORTER_PORT", "AIRFLOW_EXPORTER_PORT"}
+    assert found == pipeline | monitoring
+    off = settings.model_copy(update={"monitoring": "off"})
+    assert {finding.subject for finding in check_ports(layout, off)} == pipeline
 
 
 def test_root_as_airflows_user_is_a_warning(layout, settings):
@@ -100,3 +106,38 @@ def test_only_a_failure_makes_the_report_fail():
     assert print_findings([Finding("ok", "a", "b"), Finding("warn", "c", "[d]")], console)
     assert "warn  c: [d]" in console.export_text()
     assert not print_findings([Finding("fail", "a", "b")], console)
+
+
+@pytest.mark.parametrize(
+    ("mode", "runtime", "there", "expected"),
+    [
+        ("auto", "process", True, None),
+        ("auto", "process", False, "warn"),
+        ("on", "process", False, "fail"),
+        ("off", "process", False, "ok"),
+        ("on", "docker", False, None),
+    ],
+)
+def test_missing_programs_of_the_monitoring_are_said(
+    settings, monkeypatch, mode, runtime, there, expected
+):
+    found = ["prometheus", "alertmanager", "node-exporter"] if there else []
+    monkeypatch.setattr("product_classifier.runtime.doctor.find_programs", lambda: found)
+    update = {"monitoring": mode, "pipeline_runtime": runtime}
+    findings = list(check_monitoring(settings.model_copy(update=update)))
+    assert level(findings, "Monitoring") == expected
+    if expected in ("warn", "fail"):
+        assert "apt-get install" in findings[0].message
+
+
+def test_who_is_told_of_alerts_is_said_without_their_addresses(settings):
+    (alone,) = (f for f in check_monitoring(settings) if f.subject == "Alerts")
+    assert alone.level == "ok"
+    assert "nobody is told" in alone.message
+    chosen = settings.model_copy(update={"alert_webhook_url": SecretStr("https://h/the-token")})
+    (told,) = (f for f in check_monitoring(chosen) if f.subject == "Alerts")
+    assert told.message == "go to log, webhook"
+    half = settings.model_copy(update={"alert_email_to": "ops@example.org"})
+    (broken,) = (f for f in check_monitoring(half) if f.subject == "Alerts")
+    assert broken.level == "fail"
+    assert "ALERT_SMTP_ADDRESS" in broken.message

@@ -1,7 +1,11 @@
 import pytest
 from dotenv import dotenv_values
 
-from product_classifier.runtime.dotenv import complete_dotenv, private_secret
+from product_classifier.runtime.dotenv import (
+    complete_dotenv,
+    complete_grafana_password,
+    private_secret,
+)
 
 NAMES = (
     "AIRFLOW_ADMIN_PASSWORD",
@@ -97,3 +101,22 @@ def test_a_private_secret_is_made_once(tmp_path):
     assert len(first) >= 48
     assert private_secret(tmp_path / "jwt.secret") == first
     assert mode(tmp_path / "jwt.secret") == 0o600
+
+
+def test_grafanas_password_is_made_where_there_is_a_grafana(tmp_path):
+    path = tmp_path / ".env"
+    assert complete_dotenv(path).grafana_password is None
+    password = complete_dotenv(path, grafana=True).grafana_password
+    assert password
+    assert f"GRAFANA_ADMIN_PASSWORD={password}\n" in path.read_text()
+    assert complete_dotenv(path, grafana=True).grafana_password is None
+    assert complete_dotenv(tmp_path / "stack.env", stack=True).grafana_password
+
+
+def test_the_monitoring_alone_needs_no_other_password(tmp_path):
+    path = tmp_path / ".env"
+    password = complete_grafana_password(path).grafana_password
+    assert [line for line in path.read_text().splitlines() if not line.startswith("#")] == [
+        f"GRAFANA_ADMIN_PASSWORD={password}"
+    ]
+    assert path.stat().st_mode & 0o077 == 0

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from product_classifier.core.settings import ContainerSettings, Settings
+from product_classifier.core.settings import ContainerSettings, MonitoringSettings, Settings
 from product_classifier.runtime import services
 from product_classifier.runtime.services import (
     MLFLOW,
@@ -25,9 +25,10 @@ def contract():
 
 
 def test_the_dag_hands_to_the_stages_what_they_may_read(contract):
-    """All but Airflow's password and what only says how containers are started."""
-    settings = {name.upper() for name in Settings.model_fields} - {"AIRFLOW_ADMIN_PASSWORD"}
-    assert set(contract.SETTINGS) == settings - {n.upper() for n in ContainerSettings.model_fields}
+    """All but Airflow's password, how containers are started, and who is told of alerts."""
+    others = {*ContainerSettings.model_fields, *MonitoringSettings.model_fields}
+    settings = set(Settings.model_fields) - others - {"airflow_admin_password"}
+    assert set(contract.SETTINGS) == {name.upper() for name in settings}
 
 
 def test_both_sides_pass_the_same_variables_of_the_machine(contract):
@@ -53,6 +54,34 @@ def test_changed_dag_code_restarts_the_dag_processor_only(layout, settings):
     after = {s.name: s.fingerprint() for s in core_services(layout, settings)}
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"airflow-dag-processor"}
+
+
+def test_a_changed_schedule_restarts_the_dag_processor_only(layout, settings):
+    before = {s.name: s.fingerprint() for s in core_services(layout, settings)}
+    daily = settings.model_copy(update={"pipeline_schedule": "@daily"})
+    services = {service.name: service for service in core_services(layout, daily)}
+    changed = {name for name in before if before[name] != services[name].fingerprint()}
+    assert changed == {"airflow-dag-processor"}
+    assert services["airflow-dag-processor"].environment["PIPELINE_SCHEDULE"] == "@daily"
+
+
+def test_airflow_sends_its_metrics_to_this_machine_and_leaves_those_of_runs_in_the_workspace(
+    layout, settings, tmp_path
+):
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    chosen = settings.model_copy(update={"project_host_path": tmp_path, "statsd_port": 9876})
+    environment = airflow_environment(layout, chosen)
+    assert environment["PIPELINE_METRICS_PATH"] == f"{tmp_path}/.state/metrics/airflow"
+    sent = {k: v for k, v in environment.items() if k.startswith("AIRFLOW__METRICS__")}
+    assert sent == {
+        "AIRFLOW__METRICS__STATSD_ON": "True",
+        "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
+        "AIRFLOW__METRICS__STATSD_PORT": "9876",
+        "AIRFLOW__METRICS__STATSD_PREFIX": "airflow",
+        "AIRFLOW__METRICS__LEGACY_NAMES_ON": "True",
+    }
+    compose = (Path(__file__).parents[3] / "docker-compose.yml").read_text(encoding="utf-8")
+    assert all(f"\n  {name}: " in compose for name in (*sent, "PIPELINE_METRICS_PATH"))
 
 
 def test_the_shells_own_variables_restart_nothing(layout, settings, monkeypatch):

@@ -57,7 +57,7 @@ def bundle_id(workspace: Workspace, name: str) -> str:
 
 
 def swaps(engine: Engine, outcome: str) -> float:
-    value: float = engine.metrics.swaps.labels(outcome)._value.get()
+    value: float = engine.metrics.swaps[outcome]._value.get()
     return value
 
 

@@ -65,7 +65,7 @@ def test_the_written_bundle_is_whole(trained_workspace: Workspace, dataset: Data
     manifest = bundle.manifest
     assert set(manifest.files) == {
         names.TOKENIZER, names.MAPPER, names.FUSION_WEIGHTS, names.TEXT_MODEL, names.IMAGE_MODEL,
-        names.FUSED_MODEL, names.IMAGE_BASE_WEIGHTS, names.MODEL_CARD,
+        names.FUSED_MODEL, names.IMAGE_BASE_WEIGHTS, names.MODEL_CARD, names.REFERENCE_OBSERVATIONS,
         *(f"inference/{part}.{end}" for part in ("text", "image_base", "image_head") for end in ("xml", "bin")),
     }  # fmt: skip
     assert tuple(manifest.labels) == dataset.label_map.codes
@@ -107,7 +107,7 @@ def test_the_export_answers_as_keras_does(trained_workspace: Workspace) -> None:
 def test_the_bundle_holds_no_pickle_no_code_and_no_optimizer(trained_workspace: Workspace) -> None:
     bundle = trained_workspace.candidate
     for path in (p for p in bundle.rglob("*") if p.is_file()):
-        assert path.suffix in {".json", ".keras", ".xml", ".bin", ".npz", ".md"}
+        assert path.suffix in {".json", ".keras", ".xml", ".bin", ".npz", ".md", ".csv"}
         assert path.read_bytes()[:2] not in (b"\x80\x04", b"\x80\x05"), path
     with zipfile.ZipFile(bundle / names.IMAGE_BASE_WEIGHTS) as archive:
         for member in archive.namelist():

@@ -18,7 +18,9 @@ def git(project: Project, *arguments: str) -> str:
 @pytest.fixture
 def committed(project: Project) -> Project:
     git(project, "init", "--quiet")
-    (project.root / ".gitignore").write_text("/data\n/models\n/reports\n/runs\n/dvc-remote\n")
+    (project.root / ".gitignore").write_text(
+        "/.state\n/data\n/models\n/reports\n/runs\n/dvc-remote\n"
+    )
     git(project, "add", ".")
     git(project, "commit", "--quiet", "-m", "first")
     return project

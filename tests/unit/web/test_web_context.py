@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from guarded_app import AUTHORIZATION, guarded_app
 from product_classifier.core.errors import ConfigurationError
 from product_classifier.web.app import parse_origins
-from product_classifier.web.context import RequestContext
+from product_classifier.web.crowd import CrowdLimit
 from product_classifier.web.problems import MEDIA_TYPE
 from product_classifier.web.proxies import TrustedProxies, client_address
 
@@ -168,13 +168,15 @@ def test_what_is_no_origin_is_refused(text: str) -> None:
 def test_too_many_requests_at_one_time_are_503_and_health_still_answers() -> None:
     app = guarded_app()
     for middleware in app.user_middleware:
-        if middleware.cls is RequestContext:
+        if middleware.cls is CrowdLimit:
             middleware.kwargs["max_requests"] = 0
     with TestClient(app) as client:
         answer = client.get("/open")
         assert client.get("/health").status_code == 200
+        metrics = client.get("/metrics").text
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "1"
+    assert 'http_requests_total{handler="/open",method="GET",status="5xx"} 1.0' in metrics
 
 
 @pytest.mark.parametrize(

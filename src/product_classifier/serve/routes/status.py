@@ -1,6 +1,7 @@
 """Pages that need no token: what this is, and whether it is up."""
 
 from fastapi import APIRouter, Depends, Request
+from starlette.datastructures import State
 
 from product_classifier import __version__
 from product_classifier.serve.dependencies import EngineDep
@@ -40,13 +41,19 @@ async def show_health(engine: EngineDep) -> Health:
 )
 async def show_readiness(request: Request, engine: EngineDep) -> Ready:
     """Say whether predictions can be had: a bundle is loaded and warmed up, and tokens can be checked."""
+    lacking = missing(request.app.state)
     model = engine.model
-    missing = []
-    if model is None:
-        missing.append("no model is loaded")
-    if not request.app.state.keys.ready:
-        missing.append("no key of auth is known")
-    if model is None or missing:
-        detail = f"Not ready: {' and '.join(missing)}."
+    if model is None or lacking:
+        detail = f"Not ready: {' and '.join(lacking)}."
         raise Problem(503, "Service Unavailable", detail, headers={"Retry-After": "2"})
     return Ready(bundle_id=model.bundle_id, warmed=model.warmed)
+
+
+def missing(state: State) -> list[str]:
+    """Says what is not there yet that a prediction needs."""
+    lacking = []
+    if state.engine.model is None:
+        lacking.append("no model is loaded")
+    if not state.keys.ready:
+        lacking.append("no key of auth is known")
+    return lacking

@@ -1,0 +1,1 @@
+"""The drift report: what a model was tested on, against what it is asked now."""

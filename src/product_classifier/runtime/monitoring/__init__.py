@@ -1,0 +1,1 @@
+"""Prometheus, Alertmanager and their exporters: found, configured, supervised beside the embedded run."""

@@ -1,0 +1,135 @@
+"""A service's metrics: of this process, or of all processes that answer on one socket.
+
+Where `PROMETHEUS_MULTIPROC_DIR` names a folder, prometheus_client keeps every value in a file of it, and whichever
+process is asked shows the sum of all. The folder belongs to one service and should be empty when that service starts:
+counters of an earlier run would go on. The variable is read when prometheus_client is imported.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+
+from prometheus_client import (
+    CollectorRegistry,
+    Gauge,
+    Metric,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from product_classifier.core.errors import ConfigurationError
+
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+REFRESH_SECONDS = 1.0  # between two looks at what other processes can't read for themselves
+
+
+class MetricRegistry(CollectorRegistry):
+    """Where the metrics of one app are; every gauge on it needs a `multiprocess_mode` that begins with `live`.
+
+    An information metric (`..._info`) whose value was set to 0 is no longer shown.
+    """
+
+    def __init__(self) -> None:
+        """Makes an empty registry.
+
+        Raises:
+            ConfigurationError: the folder of PROMETHEUS_MULTIPROC_DIR can't be used.
+        """
+        super().__init__()
+        # A third more series, which nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._folder = _shared_folder()
+        self._watched: list[tuple[Gauge, Callable[[], float]]] = []
+        if self._folder is None:
+            # Each process has its own; a sum of them would say nothing.
+            ProcessCollector(registry=self)
+            PlatformCollector(registry=self)
+        else:
+            _forget_earlier_self(self._folder, os.getpid())
+
+    def watch(self, gauge: Gauge, read: Callable[[], float]) -> None:
+        """Keeps a gauge at what `read` gives, which must not wait."""
+        if self._folder is None:
+            gauge.set_function(read)
+        else:
+            self._watched.append((gauge, read))
+            gauge.set(read())
+
+    def collect(self) -> Iterator[Metric]:
+        """Gives the metrics as they are now."""
+        for metric in self._collect():
+            if metric.name.endswith("_info"):
+                metric.samples = [sample for sample in metric.samples if sample.value]
+            yield metric
+
+    def _collect(self) -> Iterator[Metric]:
+        if self._folder is None:
+            yield from super().collect()
+            return
+        self._refresh()
+        _forget_dead_processes(self._folder)
+        collector = MultiProcessCollector(None, str(self._folder))  # type: ignore[no-untyped-call]
+        yield from collector.collect()  # type: ignore[no-untyped-call]
+
+    def _refresh(self) -> None:
+        for gauge, read in self._watched:
+            gauge.set(read())
+
+    @asynccontextmanager
+    async def kept_fresh(self) -> AsyncIterator[None]:
+        """Shows the other processes what is watched here, for the block."""
+        if self._folder is None:
+            yield
+            return
+        task = asyncio.create_task(self._refresh_forever(), name="metrics-refresh")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _refresh_forever(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            self._refresh()
+
+
+def _shared_folder() -> Path | None:
+    text = os.environ.get(FOLDER_VARIABLE)
+    if text is None:
+        return None
+    folder = Path(text)
+    if not text or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigurationError(
+            f"{FOLDER_VARIABLE} must name a folder that this service can write to. "
+            f"Received: {text!r}."
+        )
+    return folder
+
+
+@cache  # once for a process, before its first value
+def _forget_earlier_self(folder: Path, pid: int) -> None:
+    """Drops the gauges of a process that had this one's number: in containers it is often 1."""
+    mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+
+
+def _forget_dead_processes(folder: Path) -> None:
+    """Drops the gauges of processes that are gone; what they counted stays in the sums."""
+    for pid in {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*_*.db")}:
+        if not _is_alive(pid):
+            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's, so it lives
+        return True
+    return True
