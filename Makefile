@@ -52,9 +52,8 @@ train: setup ## Run the training stage here, without Airflow
 predict: setup ## Run batch prediction here, without Airflow
 	@$(RUN) predict $(ARGS)
 
-test: setup ## Run all tests that need no container engine
-	@.venv/bin/pytest tests --ignore=tests/dags --ignore=tests/containers $(ARGS)
-	@airflow/.venv/bin/python -m pytest tests/dags $(ARGS)
+test: setup ## Run all tests that need no container engine, in two lanes side by side
+	@.venv/bin/python tests/lanes.py $(ARGS)
 	@echo "Left out: tests/containers (they need a container engine): make test-containers."
 
 test-dags: setup ## Run the DAG tests only, in Airflow's environment

@@ -200,7 +200,7 @@ def _monitoring() -> list[Any]:
             labels={"job": "job"},
             width=12,
             height=9,
-            alerts=["TargetDown"],
+            alerts=["TargetDown", "TextFileDamaged"],
         ),
         graph(
             "Notifications",
@@ -209,7 +209,7 @@ def _monitoring() -> list[Any]:
             unit="ops",
             width=6,
             height=9,
-            alerts=["NotificationsFailing"],
+            alerts=["NotificationsFailing", "Watchdog"],
             colours={"sent": GREEN, "failed": RED},
         ),
         graph(

@@ -107,5 +107,5 @@ def _builds() -> _Marks:
 
 def _alerts() -> _Marks:
     texts = {"titleFormat": "{{alertname}}", "textFormat": "{{severity}}", "tagKeys": "severity"}
-    firing = 'max by (alertname, severity) (ALERTS{alertstate="firing"})'
+    firing = 'max by (alertname, severity) (ALERTS{alertstate="firing", severity!="none"})'
     return _Marks(texts, name="Alerts", enable=True, icon_color="red", expr=firing)

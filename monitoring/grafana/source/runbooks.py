@@ -19,10 +19,7 @@ def build() -> dict[str, Any]:
     sections = read_sections(RUNBOOKS)
     alerts = rules.alerts()
     panels = [_panel("In general", "What holds for all alerts.", sections[""]).span(24)]
-    panels += [
-        _panel(name, f"A {one.severity} of the group {one.group}.", sections[name.lower()])
-        for name, one in alerts.items()
-    ]
+    panels += [_panel(name, _kind(one), sections[name.lower()]) for name, one in alerts.items()]
     if len(alerts) % 2:
         panels[-1].span(24)
     return assemble(
@@ -46,6 +43,11 @@ def read_sections(path: Path) -> dict[str, str]:
     pairs = zip(parts[1::2], parts[2::2], strict=True)
     bodies = {heading.strip("` ").lower(): body for heading, body in pairs}
     return {name: body.strip() for name, body in {"": introduction, **bodies}.items()}
+
+
+def _kind(alert: rules.Alert) -> str:
+    kind = "Heartbeat" if alert.severity == "none" else f"A {alert.severity}"
+    return f"{kind} of the group {alert.group}."
 
 
 def _panel(title: str, description: str, body: str) -> text.Panel:

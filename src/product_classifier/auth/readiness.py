@@ -30,7 +30,9 @@ class ReadinessWatch:
     @property
     def ready(self) -> bool:
         """Whether the last look found all well, and is not long ago."""
-        return self._ready_at is not None and self._clock() - self._ready_at < STALE_SECONDS
+        # Read once: a scrape asks from a thread, and the next look may end meanwhile.
+        ready_at = self._ready_at
+        return ready_at is not None and self._clock() - ready_at < STALE_SECONDS
 
     async def look(self) -> None:
         """Looks once."""

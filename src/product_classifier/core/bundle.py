@@ -7,9 +7,9 @@ and checks every hash before anything is used.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from product_classifier.core.errors import ArtifactError
 from product_classifier.core.files import canonical_json, read_json, sha256_bytes, sha256_file
@@ -89,6 +89,13 @@ class DriftFeature(_Section):
     # Pairs of a window's size and the stability index that chance alone stays below; sizes rise.
     chance: list[tuple[int, float]]
 
+    @property
+    def size(self) -> int:
+        """How many bins there are."""
+        if self.edges is not None:
+            return len(self.edges) + 1
+        return max((self.categories or {}).values(), default=0) + 1
+
 
 class DriftReference(_Section):
     """What the held-out products looked like, and what the model answered: drift is measured against it."""
@@ -99,6 +106,20 @@ class DriftReference(_Section):
     answered: int  # products with a text or a photo
     confidence_mean: float  # of those
     confidence_deviation: float
+
+    @model_validator(mode="after")
+    def _check_features(self) -> Self:
+        # Else every request and every scrape would find it out.
+        for name, feature in self.features.items():
+            if (feature.edges is None) == (feature.categories is None):
+                raise ValueError(f"{name} needs either edges or categories")
+            if len(feature.counts) != feature.size or min(feature.counts) < 0:
+                raise ValueError(f"{name} needs a count for each of its {feature.size} bins")
+            if any(position < 0 for position in (feature.categories or {}).values()):
+                raise ValueError(f"{name} has a category in a bin before the first")
+            if not feature.chance or any(size < 1 for size, _ in feature.chance):
+                raise ValueError(f"{name} needs limits of chance")
+        return self
 
 
 class Manifest(_Section):

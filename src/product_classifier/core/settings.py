@@ -328,6 +328,7 @@ class MonitoringSettings(_Base):
     ] = "15d"
     # Secrets too: whoever knows a webhook's address may post there.
     alert_webhook_url: Annotated[OptionalSecret, _written_as(_HTTP, "https://host/path")] = None
+    alert_heartbeat_url: Annotated[OptionalSecret, _written_as(_HTTP, "https://host/path")] = None
     alert_slack_url: Annotated[OptionalSecret, _written_as(_HTTP, "https://host/path")] = None
     alert_slack_channel: OptionalText = None
     alert_email_to: Annotated[str | None, _written_as(_EMAILS, "you@example.org")] = None

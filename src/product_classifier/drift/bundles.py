@@ -34,13 +34,18 @@ def open_referenced(workspace: Workspace, bundle_id: str) -> Referenced:
     Raises:
         ConfigurationError: there is no such bundle here.
         ArtifactError: it is damaged.
-        NothingToDo: it was trained before bundles had a reference.
+        NothingToDo: it was trained before bundles had a reference, or with too few test products for one.
     """
     bundle = _find(workspace, bundle_id)
     reference = bundle.manifest.drift
     if reference is None or REFERENCE_OBSERVATIONS not in bundle.manifest.files:
         raise NothingToDo(
             f"Bundle {bundle_id} was trained before bundles had a reference: no drift report. Train again."
+        )
+    if not reference.features:
+        raise NothingToDo(
+            f"The reference of bundle {bundle_id} is {reference.products} test products: too few to compare with, "
+            "no drift report."
         )
     return Referenced(bundle, reference, read_table(bundle.file(REFERENCE_OBSERVATIONS)))
 

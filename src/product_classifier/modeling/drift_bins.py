@@ -76,24 +76,17 @@ def bin_edges(values: Sequence[float]) -> list[float]:
     return sorted({float(edge) for edge in (*quantiles, *common, *below)})
 
 
-def bin_count(bins: DriftFeature) -> int:
-    """Counts the bins."""
-    if bins.edges is not None:
-        return len(bins.edges) + 1
-    return max((bins.categories or {}).values(), default=0) + 1
-
-
 def bin_of(bins: DriftFeature, value: float | str) -> int:
     """Gives the position of the bin that a value falls into; a category that nobody knew falls into the last one."""
     if bins.edges is not None:
         return bisect_left(bins.edges, float(value))
     position = (bins.categories or {}).get(str(value))
-    return bin_count(bins) - 1 if position is None else position
+    return bins.size - 1 if position is None else position
 
 
 def count_bins(bins: DriftFeature, values: Iterable[float | str]) -> list[int]:
     """Counts values per bin."""
-    counts = [0] * bin_count(bins)
+    counts = [0] * bins.size
     for value in values:
         counts[bin_of(bins, value)] += 1
     return counts

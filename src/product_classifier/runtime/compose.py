@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,12 @@ class Container:
     def alive(self) -> bool:
         """Whether it runs."""
         return self.state == "running"
+
+    @property
+    def published_ports(self) -> set[int]:
+        """Ports of this machine that lead into it; `ports` names neighbours as a range."""
+        found = re.findall(r":(\d+)(?:-(\d+))?->", self.ports)
+        return {n for first, last in found for n in range(int(first), int(last or first) + 1)}
 
     @property
     def healthy(self) -> bool:

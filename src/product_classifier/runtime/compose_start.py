@@ -25,7 +25,7 @@ from product_classifier.runtime.follow import RunFollower
 from product_classifier.runtime.images import build_images, missing_images
 from product_classifier.runtime.layout import Layout
 from product_classifier.runtime.monitoring.programs import ALERTMANAGER
-from product_classifier.runtime.monitoring.stack import prepare_stack
+from product_classifier.runtime.monitoring.stack import note_restart, prepare_stack
 from product_classifier.runtime.monitoring.start import address_lines
 from product_classifier.runtime.pipeline_start import PipelineStart, one_start_at_a_time
 from product_classifier.runtime.ports import LOOPBACK, require_free_ports
@@ -120,6 +120,7 @@ class ComposeRun(PipelineStart):
         self._up()
         if changed:
             self.compose.run("restart", ALERTMANAGER)
+            note_restart(self.layout)
         after = self.compose.containers()
         new = sorted({c.service for c in after if c.id not in before and c.alive})
         seconds = time.monotonic() - started

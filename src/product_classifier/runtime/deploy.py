@@ -91,8 +91,7 @@ def deploy(
         )
     check_settings(layout, settings, name)
     service = api_service(layout, settings, name)
-    running = {entry for entry, state in supervisor.states().items() if state.alive}
-    require_free([service], running)
+    require_free([service], supervisor)
     remember_deployed(layout, name)
     changed = supervisor.add(service)
     update_targets(layout, settings)

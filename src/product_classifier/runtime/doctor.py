@@ -31,7 +31,7 @@ from product_classifier.runtime.monitoring.programs import (
     install_hint,
     missing_programs,
 )
-from product_classifier.runtime.ports import holder, is_free, next_free
+from product_classifier.runtime.ports import holder, is_free, listened_on, next_free
 from product_classifier.runtime.supervision import Supervisor
 
 DISK_WARN_GIB, DISK_FAIL_GIB = (
@@ -82,19 +82,21 @@ def check_memory() -> Iterable[Finding]:
     yield Finding(level, "Memory", f"{available:.1f} GiB available{advice}")
 
 
-def _stack_is_up(layout: Layout, settings: Settings) -> bool:
+def _published_ports(layout: Layout, settings: Settings) -> set[int]:
+    """Gives the ports of this machine that lead into the running containers of our stack."""
     stack = Compose(layout, settings.compose_project_name)
     if not stack.values_file.exists():
-        return False
+        return set()
     try:
-        return any(container.alive for container in stack.containers())
+        containers = stack.containers()
     except RuntimeServiceError:
-        return False
+        return set()
+    return {port for one in containers if one.alive for port in one.published_ports}
 
 
 def check_ports(layout: Layout, settings: Settings) -> Iterable[Finding]:
-    """Checks that our ports are free, or held by our own services."""
-    ours = bool(Supervisor(layout).states()) or _stack_is_up(layout, settings)
+    """Checks that our ports are free, or that a process or container of ours listens there."""
+    ours = listened_on(Supervisor(layout).processes()) | _published_ports(layout, settings)
     for name, port in (
         ("AIRFLOW_PORT", settings.airflow_port),
         ("MLFLOW_PORT", settings.mlflow_port),
@@ -102,8 +104,10 @@ def check_ports(layout: Layout, settings: Settings) -> Iterable[Finding]:
         ("SERVE_PORT", settings.serve_port),
         *monitoring_ports(settings),
     ):
-        if ours or is_free(port):
-            yield Finding("ok", name, f"{port} is {'ours' if ours else 'free'}")
+        if port in ours:
+            yield Finding("ok", name, f"{port} is ours")
+        elif is_free(port):
+            yield Finding("ok", name, f"{port} is free")
         else:
             advice = f"set {name}={next_free(port)} in .env, or stop that program"
             yield Finding("fail", name, f"{port} is taken by {holder(port)}: {advice}")

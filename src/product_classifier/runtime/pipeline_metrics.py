@@ -142,7 +142,7 @@ def refresh(workspace: Workspace, stages: Sequence[str] = STAGES) -> None:
     """Writes the files of these stages anew; a fault is a warning, since it is none of the pipeline's."""
     from product_classifier.versioning.push_metrics import prepare_push_metrics
 
-    with suppress(FileExistsError):
+    with suppress(OSError):  # it is there, or the writes below say what is wrong
         (workspace.root / ".state").mkdir(mode=0o700)  # of the embedded run too, which is private
     for stage in stages:
         try:

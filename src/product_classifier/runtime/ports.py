@@ -8,6 +8,7 @@ import psutil
 
 from product_classifier.core.errors import ConfigurationError
 from product_classifier.runtime.services import Service
+from product_classifier.runtime.supervision import Supervisor
 
 LOOPBACK = "127.0.0.1"
 
@@ -36,21 +37,40 @@ def holder(port: int) -> str:
     return "another program"
 
 
+def listened_on(processes: Iterable[psutil.Process]) -> set[int]:
+    """Lists the TCP ports that these processes listen on."""
+    found = set()
+    for process in processes:
+        try:
+            connections = process.net_connections(kind="tcp")
+        except (psutil.Error, OSError):
+            continue
+        found |= {c.laddr.port for c in connections if c.status == psutil.CONN_LISTEN}
+    return found
+
+
 def next_free(port: int) -> int:
     """Finds the next free port above one."""
     return next(candidate for candidate in range(port + 1, 65536) if is_free(candidate))
 
 
-def require_free(services: list[Service], running: set[str]) -> None:
-    """Checks the ports of the services that are not running yet.
+def require_free(services: list[Service], supervisor: Supervisor) -> None:
+    """Checks the ports of the services, but for those that run and have theirs.
+
+    That one runs is not enough: it may be started again and again, as another program has its port.
 
     Raises:
         ConfigurationError: a port is taken; says by what, and how to choose another.
     """
+    taken = [service for service in services if service.port and not is_free(service.port)]
+    if not taken:
+        return
+    # Asked for after the ports, so that a service that comes up meanwhile is seen to have its own.
+    running, ours = supervisor.running(), listened_on(supervisor.processes())
     _refuse_taken(
         (service.port, service.name, service.port_setting)
-        for service in services
-        if service.port and service.name not in running
+        for service in taken
+        if service.port and not (service.name in running and service.port in ours)
     )
 
 

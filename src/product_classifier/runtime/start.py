@@ -59,10 +59,10 @@ class EmbeddedRun(PipelineStart):
         services = all_services(self.layout, settings)
         monitoring = [s.name for s in services if s.name in MONITORING_SERVICES]
         core = [*(s.name for s in core_services(self.layout, settings)), *monitoring]
-        running = {name for name, state in self.supervisor.states().items() if state.alive}
+        running = self.supervisor.running()
         # Those that the pipeline deploys at its end too: now is the time to say that a port is taken.
         later = [api_service(self.layout, settings, name) for name in API_SERVICES]
-        require_free([*(s for s in services if s.name in core), *later], running)
+        require_free([*(s for s in services if s.name in core), *later], self.supervisor)
         if monitoring:
             write_configuration(self.layout, settings)
         changed: list[str] = []

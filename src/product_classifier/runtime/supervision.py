@@ -99,6 +99,14 @@ def render_program(layout: Layout, service: Service) -> str:
     )
 
 
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        leader = psutil.Process(pid)
+        return [leader, *leader.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
 class Supervisor:
     """Talks to the supervisor of one checkout."""
 
@@ -128,6 +136,19 @@ class Supervisor:
             )
             for item in found
         }
+
+    def running(self) -> set[str]:
+        """Names the services that have a process now."""
+        return {name for name, state in self.states().items() if state.alive}
+
+    def processes(self) -> list[psutil.Process]:
+        """Lists the living processes of the services, with their children and what those left behind."""
+        # Some overwrite the environment that holds our mark when they give themselves a title.
+        found = {process.pid: process for process in self.marked_processes()}
+        for state in self.states().values():
+            if state.pid:
+                found |= {process.pid: process for process in _family(state.pid)}
+        return list(found.values())
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:

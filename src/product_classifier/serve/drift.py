@@ -138,7 +138,7 @@ class DriftMonitor:
         bins = tuple(
             (name, bin_of(feature, value))
             for name, feature in reference.features.items()
-            if (value := values[name]) is not None
+            if (value := values.get(name)) is not None  # a later trainer may know more features
         )
         missing = tuple(part for part, gone in is_missing(row.facts).items() if gone)
         self._products.append(_Placed(now, bins, missing, row.confidence))

@@ -103,6 +103,13 @@ class ModelMetrics:
             registry=registry,
         )
 
+        self.refused = Gauge(
+            f"{PREFIX}_bundle_refused",
+            "1 while the bundle that should be live could not be loaded",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+
     def watch_queue(self, depth: Callable[[], int], limit: int) -> None:
         """Reads the queue's depth whenever the metrics are asked for; `limit` is how deep it may be."""
         self._registry.watch(self._queue_depth, depth)
@@ -139,8 +146,13 @@ class ModelMetrics:
         self.swaps[outcome].inc()
 
     def count_load_failure(self) -> None:
-        """Counts a try to load a bundle that failed."""
+        """Counts a try to load a bundle that failed; until one succeeds, another should be live than is."""
         self.load_failures.inc()
+        self.refused.set(1)
+
+    def note_sound_bundle(self) -> None:
+        """Notes that the bundle that should be live is."""
+        self.refused.set(0)
 
     def count_rejections(self, products: int) -> None:
         """Counts products that found no room in the queue."""

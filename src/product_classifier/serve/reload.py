@@ -107,6 +107,7 @@ class Reloader:
             logger.exception("A bundle could not be loaded.")
             return self._refuse(type(error).__name__, previous, started)
         self._refused = None
+        self._engine.metrics.note_sound_bundle()
         if model is None:
             return self._remember("unchanged", previous, previous, started)
         self._engine.swap(model)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from product_classifier.core.deadline import within
+from product_classifier.core.errors import ProductClassifierError
 from product_classifier.core.settings import Settings
 from product_classifier.core.workspace import Workspace
 from product_classifier.tracking.ledger import ask_again
@@ -44,13 +45,17 @@ def attach_report(
     Returns:
         Whether the server has the report now. Never raises for it: a warning says what went wrong.
     """
-    record = _record_of(workspace, content_id)
-    if record is None:
-        return _tell_server(settings, content_id, files, folder, tags)
-    for path in files:
-        record.log_artifact(path, folder)
-    record.add_tags(tags)
-    ask_again(record.folder)
+    try:
+        record = _record_of(workspace, content_id)
+        if record is None:
+            return _tell_server(settings, content_id, files, folder, tags)
+        for path in files:
+            record.log_artifact(path, folder)
+        record.add_tags(tags)
+        ask_again(record.folder)
+    except (OSError, ValueError, ProductClassifierError) as error:
+        logger.warning("The record of the model's run can't be added to: %s", error)
+        return False
     return record.status != "RUNNING" and upload_or_keep(record, settings)
 
 

@@ -8,7 +8,7 @@ counters of an earlier run would go on. The variable is read when prometheus_cli
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -115,14 +115,20 @@ def _shared_folder() -> Path | None:
 @cache  # once for a process, before its first value
 def _forget_earlier_self(folder: Path, pid: int) -> None:
     """Drops the gauges of a process that had this one's number: in containers it is often 1."""
-    mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+    _forget(folder, pid)
+
+
+def _forget(folder: Path, pid: int) -> None:
+    # Two scrapes at one time meet the same dead process; what is left of it goes with the next.
+    with suppress(FileNotFoundError):
+        mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
 
 
 def _forget_dead_processes(folder: Path) -> None:
     """Drops the gauges of processes that are gone; what they counted stays in the sums."""
     for pid in {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*_*.db")}:
         if not _is_alive(pid):
-            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+            _forget(folder, pid)
 
 
 def _is_alive(pid: int) -> bool:

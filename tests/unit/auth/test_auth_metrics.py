@@ -116,3 +116,18 @@ def test_a_look_that_fails_is_no_end_of_looking(caplog: pytest.LogCaptureFixture
 
     assert asyncio.run(run()) == [False, True]
     assert "met a fault" in caplog.text
+
+
+def test_a_look_that_ends_while_a_scrape_asks_does_no_harm() -> None:
+    broken = asyncio.Event()
+
+    def clock() -> float:
+        if broken.is_set():
+            asyncio.run(watch.look())
+        return 1.0
+
+    watch = ReadinessWatch(lambda: not broken.is_set(), clock)
+    asyncio.run(watch.look())
+    broken.set()
+    assert watch.ready  # as it was when it was asked
+    assert not watch.ready

@@ -8,6 +8,7 @@ import pytest
 
 from product_classifier.core import bundle as names
 from product_classifier.core.bundle import (
+    DriftReference,
     content_id,
     describe_files,
     load_bundle,
@@ -33,6 +34,58 @@ def test_a_sound_bundle_loads(folder: Path) -> None:
     assert bundle.manifest.labels == [10, 40]
     assert bundle.bundle_id == bundle.manifest.content_id[:16]
     assert bundle.file(names.TEXT_NETWORK) == folder / "inference" / "text.xml"
+
+
+NUMBERS = {"edges": [1.0], "counts": [10, 10], "chance": [[50, 0.5]]}
+DRIFT = {
+    "products": 20,
+    "features": {"aspect": NUMBERS},
+    "missing": {"title": 0.0, "description": 0.5, "photo": 0.0},
+    "answered": 20,
+    "confidence_mean": 0.9,
+    "confidence_deviation": 0.1,
+}
+
+
+def with_drift(folder: Path, feature: dict[str, Any]) -> DriftReference | None:
+    change_manifest(folder, drift={**DRIFT, "features": {"aspect": {**NUMBERS, **feature}}})
+    return read_manifest(folder).drift
+
+
+@pytest.mark.parametrize(
+    ("feature", "bins"),
+    [
+        ({}, 2),
+        ({"edges": None, "categories": {"a": 0, "b": 2, "c": 1}, "counts": [1, 0, 3]}, 3),
+    ],
+    ids=["numbers", "categories"],
+)
+def test_a_drift_reference_has_a_count_for_each_bin(
+    folder: Path, feature: dict[str, Any], bins: int
+) -> None:
+    reference = with_drift(folder, feature)
+    assert reference is not None
+    assert reference.features["aspect"].size == bins
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        {"counts": [10]},
+        {"counts": [10, -1]},
+        {"edges": None},
+        {"categories": {"a": 0, "b": 1}},
+        {"edges": None, "categories": {"a": -1, "b": 1}},
+        {"chance": []},
+        {"chance": [[0, 0.5]]},
+    ],
+    ids=["few", "negative", "neither", "both", "before the first", "no chance", "no size"],
+)
+def test_a_drift_reference_that_no_request_could_be_held_against_is_refused(
+    folder: Path, feature: dict[str, Any]
+) -> None:
+    with pytest.raises(ArtifactError, match="aspect"):
+        with_drift(folder, feature)
 
 
 def test_every_file_but_the_manifest_is_described(folder: Path) -> None:

@@ -57,9 +57,9 @@ def make_comparison(current: Sequence[Answered], **values: object) -> Comparison
     return Comparison(**{**known, **values})  # type: ignore[arg-type]
 
 
-def publish_referenced(workspace: Workspace, bundle: Path) -> str:
+def publish_referenced(workspace: Workspace, bundle: Path, products: int = 600) -> str:
     """Gives a made bundle a reference and publishes it; gives its id."""
-    rows = make_rows(600, seed=1)
+    rows = make_rows(products, seed=1)
     (bundle / REFERENCE_OBSERVATIONS).write_text(format_table(rows))
     manifest = read_json(bundle / MANIFEST)
     manifest["drift"] = build_reference(rows, CODES).model_dump()

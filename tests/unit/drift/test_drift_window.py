@@ -62,6 +62,14 @@ def test_no_request_is_nothing_to_report_on(workspace: Workspace, bundle_id: str
         compare_window(workspace, table([], []), SINCE, UNTIL)
 
 
+def test_a_reference_of_few_products_is_nothing_to_compare_with(
+    workspace: Workspace, make_bundle: MakeBundle
+) -> None:
+    bundle_id = publish_referenced(workspace, make_bundle(workspace.candidate), products=19)
+    with pytest.raises(NothingToDo, match="is 19 test products"):
+        compare_window(workspace, table(make_rows(60, seed=4), [bundle_id] * 60), SINCE, UNTIL)
+
+
 def test_a_bundle_that_is_elsewhere_is_named(workspace: Workspace, bundle_id: str) -> None:
     text = table(make_rows(60, seed=4), ["abc123"] * 60)
     with pytest.raises(ConfigurationError, match="abc123, is not in"):

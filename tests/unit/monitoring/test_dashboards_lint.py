@@ -189,7 +189,7 @@ def test_every_number_of_an_alert_is_drawn() -> None:
     numbers = {name for name, alert in rules.alerts().items() if alert.limit is not None}
 
     assert numbers - drawn <= {
-        *("BundleLoadFailed", "DiskFilling", "NotificationsFailing", "RulesFailing"),
+        *("DiskFilling", "NotificationsFailing", "RulesFailing"),
     }
 
 

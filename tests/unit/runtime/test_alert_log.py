@@ -86,8 +86,15 @@ def test_of_many_alerts_the_rest_is_counted() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b"{}", b'{"alerts": 3}', b'{"alerts": [3]}', b"[" * 100_000, b"\xff"],
-    ids=["empty", "half", "a list", "none", "a number", "of numbers", "deep", "no text"],
+    [
+        *(b"", b"{", b"[]", b"{}", b'{"alerts": 3}', b'{"alerts": [3]}', b"[" * 100_000, b"\xff"),
+        *(b'{"alerts": [{"labels": 3}]}', b'{"alerts": [{"labels": "job"}]}'),
+        *(b'{"alerts": [{"annotations": [1]}]}', b'{"alerts": [], "truncatedAlerts": 1e999}'),
+    ],
+    ids=[
+        *("empty", "half", "a list", "none", "a number", "of numbers", "deep", "no text"),
+        *("labels a number", "labels a text", "annotations a list", "endless"),
+    ],
 )
 def test_what_is_no_notification_is_refused_and_said(
     server: AlertLog, caplog: pytest.LogCaptureFixture, body: bytes
@@ -108,6 +115,16 @@ def test_a_body_without_a_length_is_refused(server: AlertLog) -> None:
     with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=10) as caller:
         caller.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
         assert b" 411 " in caller.recv(200)
+
+
+@pytest.mark.parametrize(
+    ("length", "status"), [("\u00b2", 411), ("-1", 411), ("9" * 5000, 413)], ids=["²", "-1", "huge"]
+)
+def test_an_odd_length_is_answered(server: AlertLog, length: str, status: int) -> None:
+    request = f"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=10) as caller:
+        caller.sendall(request.encode("latin-1"))
+        assert f" {status} ".encode() in caller.recv(200)
 
 
 def test_it_says_that_it_is_there(server: AlertLog) -> None:

@@ -34,6 +34,7 @@ SECRETS = {
     "mlflow_tracking_password": "MLflow's",
     "aws_secret_access_key": "Amazon's",
     "alert_webhook_url": "https://hooks.example.org/the-webhook's",
+    "alert_heartbeat_url": "https://beat.example.org/the-watcher's",
     "alert_slack_url": "https://slack.example.org/the-channel's",
     "alert_smtp_password": "the mail account's",
     "grafana_admin_password": "Grafana's",

@@ -140,3 +140,10 @@ def test_a_log_that_can_not_be_read_stops_nothing(settings):
     api = AirflowAPI(settings)
     api._http = httpx.Client(transport=httpx.MockTransport(refuse), base_url="http://airflow")
     assert compose_start.LogReader(api, "r1")(TASK, 5) == []
+
+
+def test_ports_of_this_machine_are_read_off_a_containers_line():
+    shown = "127.0.0.1:18000->8000/tcp, 0.0.0.0:9000-9002->9000-9002/tcp, [::]:7->7/tcp, 9101/tcp"
+    container = parse_container(json.dumps({"ID": "1", "Ports": shown}))
+    assert container.published_ports == {18000, 9000, 9001, 9002, 7}
+    assert parse_container(json.dumps({"ID": "1"})).published_ports == set()

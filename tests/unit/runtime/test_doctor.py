@@ -1,8 +1,14 @@
+import json
+import socket
+import time
+
 import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
+from listening_service import listening_service
 from product_classifier.core.settings import get_settings
+from product_classifier.runtime.compose import Compose, parse_container
 from product_classifier.runtime.doctor import (
     Finding,
     check_monitoring,
@@ -11,6 +17,8 @@ from product_classifier.runtime.doctor import (
     examine,
     print_findings,
 )
+from product_classifier.runtime.ports import is_free, next_free
+from product_classifier.runtime.supervision import Supervisor
 
 
 def level(findings, subject):
@@ -75,9 +83,54 @@ def test_an_env_that_others_can_read_is_a_warning(layout, settings):
     assert level(check_settings(layout, settings), ".env") == "warn"
 
 
-def test_a_taken_port_fails_and_names_another(layout, settings):
-    import socket
+def port_findings(layout, settings, **ports):
+    chosen = settings.model_copy(update=ports)
+    return {f.subject: f for f in check_ports(layout, chosen)}
 
+
+def test_a_port_is_ours_only_where_a_process_of_ours_listens(layout, settings):
+    supervisor = Supervisor(layout)
+    with socket.create_server(("127.0.0.1", 0)) as foreign:
+        taken = foreign.getsockname()[1]
+        ours = next_free(20100)
+        services = [listening_service(layout, "auth", ours), listening_service(layout, "x", taken)]
+        try:
+            supervisor.apply(services)
+            deadline = time.monotonic() + 20
+            while is_free(ours):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            found = port_findings(layout, settings, auth_port=ours, serve_port=taken)
+        finally:
+            supervisor.stop()
+    assert (found["AUTH_PORT"].level, found["AUTH_PORT"].message) == ("ok", f"{ours} is ours")
+    assert found["SERVE_PORT"].level == "fail"
+    assert "is taken by" in found["SERVE_PORT"].message
+
+
+@pytest.mark.parametrize(
+    ("ports", "state", "expected"),
+    [
+        ("127.0.0.1:{}->8080/tcp, 9101/tcp", "running", "ok"),
+        ("127.0.0.1:{}->8080/tcp", "exited", "fail"),
+        ("9000/tcp, 127.0.0.1:1->8080/tcp", "running", "fail"),
+    ],
+)
+def test_a_port_of_the_stack_is_ours_where_it_leads_into_a_running_container(
+    layout, settings, monkeypatch, ports, state, expected
+):
+    stack = Compose(layout, settings.compose_project_name)
+    stack.values_file.parent.mkdir(parents=True, exist_ok=True)
+    stack.values_file.write_text("")
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        port = proxy.getsockname()[1]
+        line = {"ID": "1", "Names": "airflow", "State": state, "Ports": ports.format(port)}
+        containers = [parse_container(json.dumps(line))]
+        monkeypatch.setattr(Compose, "containers", lambda self: containers)
+        assert port_findings(layout, settings, airflow_port=port)["AIRFLOW_PORT"].level == expected
+
+
+def test_a_taken_port_fails_and_names_another(layout, settings):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

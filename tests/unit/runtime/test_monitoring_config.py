@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -30,6 +31,7 @@ ALL = {
     "alert_smtp_user": "alerts",
     "alert_smtp_password": 'it\'s {{ a }} "password"',
     "alert_webhook_url": "https://example.org/hook?token=t0ken",
+    "alert_heartbeat_url": "https://beat.example.org/p1ng",
     "alert_slack_url": "https://slack.example.org/services/s3cret",
     "alert_slack_channel": "#on-call",
 }
@@ -37,6 +39,15 @@ ALL = {
 
 def receivers(**values: str) -> Receivers:
     return Receivers.from_settings(Settings(_env_file=None, **values), LOG)
+
+
+def heartbeat(made: dict[str, Any]) -> dict[str, Any]:
+    (found,) = (one for one in made["receivers"] if one["name"] == "heartbeat")
+    return dict(found)
+
+
+def told_of_alerts(made: dict[str, Any]) -> list[dict[str, Any]]:
+    return [one for one in made["receivers"] if one["name"] != "heartbeat"]
 
 
 def test_the_embedded_prometheus_has_the_same_jobs_rules_and_times(tmp_path: Path) -> None:
@@ -76,7 +87,8 @@ def test_without_receivers_alerts_go_to_the_log_alone() -> None:
     base = yaml.safe_load(ALERTMANAGER.read_text())
     assert made["route"] == base["route"]
     assert made["inhibit_rules"] == base["inhibit_rules"]
-    for receiver in made["receivers"]:
+    assert heartbeat(made) == {"name": "heartbeat"}
+    for receiver in told_of_alerts(made):
         assert set(receiver) == {"name", "webhook_configs"}
         assert [hook["url"] for hook in receiver["webhook_configs"]] == [LOG]
     assert receivers().names() == ["log"]
@@ -90,8 +102,8 @@ def test_in_the_stack_nothing_is_changed_but_for_receivers() -> None:
 
 def test_every_receiver_tells_all_that_are_set() -> None:
     made = yaml.safe_load(render_alertmanager(ALERTMANAGER, receivers(**ALL)))
-    assert {receiver["name"] for receiver in made["receivers"]} == {"page", "ticket"}
-    for receiver in made["receivers"]:
+    assert {receiver["name"] for receiver in told_of_alerts(made)} == {"page", "ticket"}
+    for receiver in told_of_alerts(made):
         hooks = [hook["url"] for hook in receiver["webhook_configs"]]
         assert hooks == [LOG, ALL["alert_webhook_url"]]
         (slack,) = receiver["slack_configs"]
@@ -105,15 +117,26 @@ def test_every_receiver_tells_all_that_are_set() -> None:
     assert receivers(**ALL).names() == ["log", "webhook", "Slack", "e-mail"]
 
 
+def test_the_heartbeat_goes_to_its_own_watcher_alone() -> None:
+    url = "https://beat.example.org/p1ng"
+    text = render_alertmanager(ALERTMANAGER, receivers(alert_heartbeat_url=url))
+    made = yaml.safe_load(text)
+    assert heartbeat(made)["webhook_configs"] == [{"url": url, "send_resolved": False}]
+    assert text.count(url) == 1
+    assert receivers(alert_heartbeat_url=url).names() == ["log"]  # it tells nobody of any alert
+    everything = heartbeat(yaml.safe_load(render_alertmanager(ALERTMANAGER, receivers(**ALL))))
+    assert everything == heartbeat(made)
+
+
 def test_no_secret_shows_in_the_text_of_receivers() -> None:
     text = repr(receivers(**ALL))
-    assert not any(part in text for part in ("t0ken", "s3cret", "password\\"))
+    assert not any(part in text for part in ("t0ken", "s3cret", "p1ng", "password\\"))
 
 
 def test_tls_is_not_asked_of_a_mail_server_on_port_25() -> None:
     chosen = receivers(**{**MAIL, "alert_smtp_address": "localhost:25"})
     made = yaml.safe_load(render_alertmanager(ALERTMANAGER, chosen))
-    (mail,) = made["receivers"][0]["email_configs"]
+    (mail,) = told_of_alerts(made)[0]["email_configs"]
     assert mail["require_tls"] is False
     assert "auth_password" not in mail
 
@@ -140,6 +163,8 @@ def test_half_a_receiver_is_refused_with_what_is_missing(
         "",
         "receivers: []",
         "receivers: [{name: page}]",
+        "receivers: [{name: heartbeat}, {name: page}]",
+        "receivers: [{webhook_configs: [{url: 'http://alert-log:9094/'}]}]",
         "receivers: [{name: a, webhook_configs: []}]",
     ],
 )
@@ -176,6 +201,7 @@ def test_prometheus_takes_what_is_made(tmp_path: Path) -> None:
     [
         ("alert_webhook_url", "example.org/hook"),
         ("alert_slack_url", "ftp://example.org"),
+        ("alert_heartbeat_url", "example.org/ping"),
         ("alert_email_to", "nobody"),
         ("alert_smtp_address", "mail.example.org"),
         ("prometheus_retention", "15"),

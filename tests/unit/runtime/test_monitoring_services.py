@@ -31,6 +31,7 @@ from product_classifier.runtime.monitoring.targets import update_targets, write_
 
 SECRETS = {
     "alert_webhook_url": "https://example.org/hook/the-token",
+    "alert_heartbeat_url": "https://beat.example.org/the-watcher-token",
     "alert_slack_url": "https://slack.example.org/the-slack-token",
     "alert_smtp_password": "the mail password",
     "grafana_admin_password": "the Grafana password",

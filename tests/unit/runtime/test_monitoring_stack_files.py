@@ -11,7 +11,7 @@ from product_classifier.runtime import compose_values
 from product_classifier.runtime.compose_start import published_ports
 from product_classifier.runtime.compose_values import monitoring_user
 from product_classifier.runtime.monitoring import stack
-from product_classifier.runtime.monitoring.stack import prepare_stack
+from product_classifier.runtime.monitoring.stack import note_restart, prepare_stack
 
 ROOT = Path(__file__).parents[3]
 
@@ -37,6 +37,7 @@ def as_user(monkeypatch, uid):
 
 def test_alertmanagers_configuration_is_private_and_says_when_it_changed(checkout, settings, given):
     assert prepare_stack(checkout, settings) is True
+    note_restart(checkout)
     assert prepare_stack(checkout, settings) is False
     chosen = settings.model_copy(update={"alert_webhook_url": SecretStr("https://h/the-token")})
     assert prepare_stack(checkout, chosen) is True
@@ -49,6 +50,17 @@ def test_alertmanagers_configuration_is_private_and_says_when_it_changed(checkou
     for private in (folder, checkout.monitoring / "alertmanager-data"):
         assert stat.S_IMODE(private.stat().st_mode) == 0o700
     assert (checkout.root / ".state" / "metrics" / "workspace").is_dir()
+
+
+def test_a_change_is_said_until_alertmanager_was_started_with_it(checkout, settings, given):
+    prepare_stack(checkout, settings)
+    note_restart(checkout)
+    chosen = settings.model_copy(update={"alert_webhook_url": SecretStr("https://h/the-token")})
+    assert prepare_stack(checkout, chosen) is True  # `make env`, which starts nothing
+    assert prepare_stack(checkout, chosen) is True  # a start whose containers did not come up
+    note_restart(checkout)
+    assert prepare_stack(checkout, chosen) is False
+    assert stat.S_IMODE((checkout.monitoring / "alertmanager.read").stat().st_mode) == 0o600
 
 
 def test_root_gives_them_to_the_user_that_stages_work_as(checkout, settings, given, monkeypatch):

@@ -108,6 +108,14 @@ def test_a_damaged_file_is_a_warning_and_the_others_are_written(
     assert len(found["dvc_push_failures_total"]) == len(STAGES)
 
 
+def test_a_folder_that_cannot_be_written_to_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    refresh(Workspace(tmp_path / "file"), ["predict"])
+    assert "metrics of predict were not written" in caplog.text
+
+
 def test_the_state_folder_stays_private_and_the_metrics_can_be_read(workspace: Workspace) -> None:
     refresh(workspace)
     assert (workspace.root / ".state").stat().st_mode & 0o777 == 0o700

@@ -74,6 +74,21 @@ def test_window_gives_the_figures_of_its_last_products(
     assert monitor.status()["figures"] == measure(manifest.drift, new[-300:]).to_json()
 
 
+def test_a_feature_that_a_later_trainer_knows_fails_no_request(
+    plain: Manifest, registry: MetricRegistry, rows: list[Answered]
+) -> None:
+    manifest = with_reference(plain, rows)
+    assert manifest.drift is not None
+    features = {**manifest.drift.features, "colour": manifest.drift.features["brightness"]}
+    drift = manifest.drift.model_copy(update={"features": features})
+    monitor = DriftMonitor(registry, 500)
+    monitor.use(manifest.model_copy(update={"drift": drift}))
+    feed(monitor, make_rows(60, seed=1))
+    found = monitor.figures()
+    assert found is not None
+    assert (found.features["colour"].products, found.features["text_length"].products) == (0, 60)
+
+
 def test_gauges_show_the_figures_at_every_scrape(
     plain: Manifest, registry: MetricRegistry, rows: list[Answered]
 ) -> None:

@@ -107,6 +107,7 @@ def test_without_a_bundle_it_is_not_ready_and_nothing_has_failed(workspace: Work
         shown = scrape(client)
     assert shown["product_classifier_ready"] == 0
     assert shown["product_classifier_bundle_load_failures_total"] == 0
+    assert shown["product_classifier_bundle_refused"] == 0
     assert shown["product_classifier_bundle_loaded_timestamp_seconds"] == 0
     assert of(shown, "product_classifier_bundle_info") == {}
 
@@ -125,6 +126,7 @@ def test_a_damaged_bundle_is_a_failure_at_start_and_at_each_try(
         assert client.post("/model/reload", headers=ADMIN).status_code == 409
         shown = scrape(client)
     assert shown[name] == 2
+    assert shown["product_classifier_bundle_refused"] == 1
     assert shown["product_classifier_ready"] == 0
 
 

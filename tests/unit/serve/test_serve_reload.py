@@ -61,6 +61,10 @@ def swaps(engine: Engine, outcome: str) -> float:
     return value
 
 
+def is_refused(engine: Engine) -> bool:
+    return bool(engine.metrics.refused._value.get())
+
+
 def test_swaps_under_load_lose_and_mix_nothing(champion: Workspace) -> None:
     wanted = {}
     for name in ("a", "b"):
@@ -131,6 +135,7 @@ def test_a_champion_that_moves_is_followed_and_a_damaged_one_refused_once(
                 return engine.model.bundle_id if engine.model else None
 
             assert live() == bundle_id(champion, "a")
+            assert not is_refused(engine)
             point(champion, "b")
             await until(lambda: live() == bundle_id(champion, "b"))
             point(champion, "damaged")
@@ -151,10 +156,14 @@ def test_a_champion_that_moves_is_followed_and_a_damaged_one_refused_once(
             told = await reloader.reload()
             assert (told["outcome"], told["bundle_id"]) == ("refused", bundle_id(champion, "b"))
             assert "image_head.bin" in told["detail"]
+            assert is_refused(engine)
+            point(champion, "b")  # back to what is live all the while
+            await until(lambda: not is_refused(engine))
             point(champion, "a")
             await until(lambda: live() == bundle_id(champion, "a"))
             point(champion, "damaged")
             await until(lambda: swaps(engine, "refused") == 3)
+            assert is_refused(engine)
             await reloader.stop()
 
     with caplog.at_level(logging.ERROR):
@@ -170,6 +179,7 @@ def test_without_a_champion_the_service_waits_for_one(champion: Workspace) -> No
             await reloader.start()
             assert engine.model is None
             assert (await reloader.reload())["outcome"] == "refused"
+            assert not is_refused(engine)  # there is nothing yet that should be live
             point(champion, "a")
             await until(lambda: engine.model is not None)
             assert swaps(engine, "refused") == 0

@@ -44,6 +44,17 @@ def content_id(bundle: Path) -> str:
     return str(read_json(bundle / "manifest.json")["content_id"])
 
 
+def test_a_record_that_cannot_be_added_to_is_a_warning(
+    workspace: Workspace, bundle: Path, report: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = finished_run(workspace, bundle)
+    manifest = run.artifacts / "bundle" / "manifest.json"
+    manifest.unlink()
+    manifest.write_text("{")
+    assert attach_report(workspace, NOWHERE, content_id(bundle), [report], "drift", {}) is False
+    assert "can't be added to" in caplog.text
+
+
 def test_the_newest_run_of_that_bundle_keeps_it_until_the_server_is_back(
     workspace: Workspace, bundle: Path, report: Path
 ) -> None:

@@ -11,6 +11,7 @@ from prometheus_client import Counter, Gauge, generate_latest
 
 from metrics_page import series
 from product_classifier.core.errors import ConfigurationError
+from product_classifier.web import metric_registry
 from product_classifier.web.metric_registry import FOLDER_VARIABLE, MetricRegistry
 
 # Run where the variable is set from the start: prometheus_client reads it when it is imported.
@@ -69,6 +70,20 @@ class Worker:
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
             pipe.close()
+
+
+def test_two_scrapes_may_meet_the_same_dead_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gauge_livesum_4000000.db").touch()
+
+    def other_was_faster(pid: int, folder: str) -> None:
+        Path(folder, f"gauge_livesum_{pid}.db").unlink()
+        raise FileNotFoundError
+
+    monkeypatch.setattr(metric_registry, "mark_process_dead", other_was_faster)
+    metric_registry._forget_dead_processes(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_each_process_shows_the_sum_of_all(tmp_path: Path) -> None:

@@ -14,11 +14,14 @@ logger = logging.getLogger(__name__)
 MAX_BODY_BYTES = 2_000_000  # Alertmanager groups; a thousand alerts are less
 MAX_ALERTS = 50  # written out of one notification; the rest is counted
 READ_SECONDS = 10
+_LENGTH_DIGITS = 10  # Python makes no number of thousands of digits
 _LABELS = ("alertname", "severity", "job", "instance", "dag", "task", "feature", "stage")
 
 
 def _shown(alert: dict[str, Any]) -> dict[str, Any]:
     labels, annotations = alert.get("labels") or {}, alert.get("annotations") or {}
+    if not isinstance(labels, dict) or not isinstance(annotations, dict):
+        raise ValueError("expected objects as `labels` and `annotations`")
     content = {name: labels[name] for name in _LABELS if name in labels}
     content["status"] = alert.get("status")
     for name in ("summary", "description", "runbook_url"):
@@ -42,12 +45,14 @@ def read_notification(body: bytes) -> tuple[str, dict[str, Any]]:
         raise ValueError("expected an object with a list `alerts`")
     shown = [_shown(alert) for alert in alerts[:MAX_ALERTS]]
     names = sorted({str(alert.get("alertname", "?")) for alert in shown})
-    status = str(content.get("status"))
+    status, left_out = str(content.get("status")), content.get("truncatedAlerts") or 0
+    if not isinstance(left_out, int):
+        raise ValueError("expected a whole number as `truncatedAlerts`")
     fields = {
         "status": status,
         "receiver": content.get("receiver"),
         "alerts": shown,
-        "alerts_left_out": len(alerts) - len(shown) + int(content.get("truncatedAlerts") or 0),
+        "alerts_left_out": len(alerts) - len(shown) + left_out,
     }
     return f"Alert {status}: {', '.join(names) or 'none'}.", fields
 
@@ -63,9 +68,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Writes a notification down."""
         length = self.headers.get("Content-Length") or ""
-        if not length.isdigit():
+        if not (length.isascii() and length.isdigit()):
             self._answer(HTTPStatus.LENGTH_REQUIRED)
-        elif int(length) > MAX_BODY_BYTES:
+        elif len(length) > _LENGTH_DIGITS or int(length) > MAX_BODY_BYTES:
             self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         else:
             self._take(self.rfile.read(int(length)))

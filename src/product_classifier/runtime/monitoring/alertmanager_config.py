@@ -12,6 +12,8 @@ from product_classifier.core.settings import Settings
 
 # Where alert-log listens in the container stack, and what the committed configuration says.
 ALERT_LOG_URL = "http://alert-log:9094/"
+# The receiver of the alert that always fires: a watcher outside, or nobody; never the log.
+HEARTBEAT = "heartbeat"
 _PLAIN_SMTP_PORT = "25"
 _HEADER = "# Made from {base} at each start; private: it holds the receivers' secrets.\n"
 _SLACK_TITLE = "{{ .Status | toUpper }}: {{ .CommonLabels.alertname }}"
@@ -67,13 +69,14 @@ def _email(settings: Settings) -> Email | None:
 
 @dataclass(frozen=True)
 class Receivers:
-    """Who is told of alerts, besides the log, which always is."""
+    """Who is told of alerts, besides the log, which always is; and who watches that alerts still come."""
 
     alert_log: str = ALERT_LOG_URL
     webhook: SecretStr | None = None
     slack: SecretStr | None = None
     slack_channel: str | None = None
     email: Email | None = field(default=None)
+    heartbeat: SecretStr | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings, alert_log: str = ALERT_LOG_URL) -> "Receivers":
@@ -90,6 +93,7 @@ class Receivers:
             slack=settings.alert_slack_url,
             slack_channel=settings.alert_slack_channel,
             email=_email(settings),
+            heartbeat=settings.alert_heartbeat_url,
         )
 
     def names(self) -> list[str]:
@@ -118,7 +122,16 @@ class Receivers:
         return found
 
 
+def _with_heartbeat(receiver: dict[str, Any], receivers: Receivers) -> dict[str, Any]:
+    if receivers.heartbeat is None:
+        return receiver
+    url = receivers.heartbeat.get_secret_value()
+    return {**receiver, "webhook_configs": [{"url": url, "send_resolved": False}]}
+
+
 def _with_receivers(receiver: dict[str, Any], receivers: Receivers) -> dict[str, Any]:
+    if receiver["name"] == HEARTBEAT:
+        return _with_heartbeat(receiver, receivers)
     filled = dict(receiver)
     filled["webhook_configs"] = [
         {**hook, "url": receivers.alert_log} if hook.get("url") == ALERT_LOG_URL else hook
@@ -130,7 +143,7 @@ def _with_receivers(receiver: dict[str, Any], receivers: Receivers) -> dict[str,
 
 
 def render_alertmanager(base: Path, receivers: Receivers) -> str:
-    """Renders the committed configuration with receivers; every one of its receivers tells all of them.
+    """Renders the committed configuration with receivers; every one of its own but the heartbeat tells all of them.
 
     The text holds secrets: it is for a file that its program alone can read.
 
@@ -142,14 +155,18 @@ def render_alertmanager(base: Path, receivers: Receivers) -> str:
     except (OSError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{base} can't be read: {error}") from error
     found = content.get("receivers") if isinstance(content, dict) else None
-    if not found or not all(_logs(receiver) for receiver in found):
+    if not found or not all(map(_has_name_and_log, found)):
         raise ConfigurationError(
-            f"{base} must have receivers, each with a webhook at {ALERT_LOG_URL}."
+            f"{base} must have receivers, each with a name and, but for {HEARTBEAT}, "
+            f"a webhook at {ALERT_LOG_URL}."
         )
     content["receivers"] = [_with_receivers(receiver, receivers) for receiver in found]
     return _HEADER.format(base=base.name) + yaml.safe_dump(content, sort_keys=False)
 
 
-def _logs(receiver: dict[str, Any]) -> bool:
+def _has_name_and_log(receiver: dict[str, Any]) -> bool:
+    name = receiver.get("name")
+    if not name or name == HEARTBEAT:
+        return bool(name)
     hooks = receiver.get("webhook_configs", [])
     return any(hook.get("url") == ALERT_LOG_URL for hook in hooks)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from product_classifier.core.files import write_text_atomic
+from product_classifier.core.files import sha256_bytes, sha256_file, write_text_atomic
 from product_classifier.core.settings import Settings
 from product_classifier.runtime.compose_values import monitoring_user, stage_user
 from product_classifier.runtime.layout import Layout
@@ -27,7 +27,8 @@ def prepare_stack(layout: Layout, settings: Settings) -> bool:
     """Writes Alertmanager's configuration, and makes the folders that containers write to or read from.
 
     Returns:
-        Whether the configuration is another one than before: Alertmanager reads it at its start alone.
+        Whether the configuration is another one than Alertmanager was last started with: it reads it then alone.
+        Asked until `note_restart`, so that neither `make env` nor a start that fails half-way hides a change.
 
     Raises:
         ConfigurationError: the committed routes can't be used, or a receiver is half set.
@@ -43,12 +44,28 @@ def prepare_stack(layout: Layout, settings: Settings) -> bool:
         folder = layout.monitoring / name
         folder.mkdir(exist_ok=True, mode=0o700)
         _give(folder, owner)
-    path = layout.monitoring / ALERTMANAGER / "alertmanager.yml"
-    changed = not path.exists() or path.read_text(encoding="utf-8") != text
+    path = _configuration(layout)
     write_text_atomic(path, text, mode=0o600)
     _give(path, owner)
     _make_metrics_folder(layout, settings)
-    return changed
+    return not _is_read(layout, sha256_bytes(text.encode()))
+
+
+def note_restart(layout: Layout) -> None:
+    """Notes that Alertmanager was started with the configuration that is there."""
+    write_text_atomic(_note(layout), sha256_file(_configuration(layout)), mode=0o600)
+
+
+def _configuration(layout: Layout) -> Path:
+    return layout.monitoring / ALERTMANAGER / "alertmanager.yml"
+
+
+def _note(layout: Layout) -> Path:
+    return layout.monitoring / f"{ALERTMANAGER}.read"
+
+
+def _is_read(layout: Layout, digest: str) -> bool:
+    return _note(layout).is_file() and _note(layout).read_text(encoding="utf-8") == digest
 
 
 def _make_metrics_folder(layout: Layout, settings: Settings) -> None:

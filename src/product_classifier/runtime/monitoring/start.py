@@ -100,7 +100,7 @@ def _apply(layout: Layout, settings: Settings, console: Console) -> list[str]:
     services = monitoring_services(layout, settings)
     # What this supervisor has, not what lies in its folder from an earlier one's time.
     states = supervisor.states()
-    require_free(services, {name for name, state in states.items() if state.alive})
+    require_free(services, supervisor)
     others = set(states) - set(SERVICES)
     # Alone, it looks after nothing that an earlier start had deployed: that was stopped on purpose.
     write_configuration(layout, settings, None if others else ())
