@@ -57,9 +57,10 @@ def _statsd_exporter(
     configure_logging("statsd-exporter")
     if tcp:
         raise ConfigurationError(f"--statsd.listen-tcp: expected nothing. Received: {tcp!r}.")
+    received, answered = _address("--statsd.listen-udp", udp), _address("--web.listen-address", web)
     metrics = StatsDMetrics(StatsDMapping.load(mapping))
-    listener = listen_udp(*_address("--statsd.listen-udp", udp))
-    serve_metrics(metrics, *_address("--web.listen-address", web))
+    listener = listen_udp(*received)
+    serve_metrics(metrics, *answered)
     logger.info("StatsD on UDP %s, metrics on %s.", udp, web)
     with listener:
         receive(listener, metrics)

@@ -185,11 +185,11 @@ def slow_server(drips: bool) -> Iterator[str]:
     def serve() -> None:
         with suppress(OSError):
             sock, _ = listener.accept()
-            sock.recv(65536)
-            while drips and not stop.wait(0.05):
-                sock.sendall(b"H")
-            stop.wait(30)
-            sock.close()
+            with sock:  # closed also where the caller has gone while it drips
+                sock.recv(65536)
+                while drips and not stop.wait(0.05):
+                    sock.sendall(b"H")
+                stop.wait(30)
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
