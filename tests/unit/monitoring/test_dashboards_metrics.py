@@ -74,7 +74,8 @@ def test_counters_are_shown_as_growth(name: str) -> None:
     for expression in dashboards.expressions(name):
         for metric in dashboards.metric_names(expression) & counters:
             if not lasting.search(metric):
-                assert re.search(rf"(rate|increase)\(\s*{metric}\b", expression), expression
+                growth = rf"(rate|increase)\(\s*{metric}\b|{metric} offset "
+                assert re.search(growth, expression), expression
 
 
 @pytest.mark.parametrize(
