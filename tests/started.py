@@ -1,4 +1,4 @@
-"""What the tests of `product-classifier start` share: free ports, and a user who types what it printed."""
+"""What the tests of `product-classifier start` share: free ports, what runs, and a user who types what it printed."""
 
 import itertools
 import json
@@ -7,6 +7,10 @@ import socket
 import subprocess
 from pathlib import Path
 from typing import Any
+
+import psutil
+
+from product_classifier.runtime.layout import STATE_VARIABLE
 
 
 def free_ports(count: int) -> list[int]:
@@ -36,3 +40,15 @@ def run_printed_commands(root: Path, printed: str) -> tuple[str, Any]:
     assert done.returncode == 0, done.stderr
     prediction, token = done.stdout.strip().splitlines()
     return token, json.loads(prediction)
+
+
+def marked_processes(root: Path) -> list[psutil.Process]:
+    """Lists the living processes of a checkout's embedded run, asked of the machine and not of the code under test."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(STATE_VARIABLE) == str(root / ".state"):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found

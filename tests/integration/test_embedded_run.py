@@ -17,17 +17,16 @@ import time
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from prediction_app import make_variant
 from product_classifier.core.releases import current_champion, point_champion, publish_release
 from product_classifier.core.settings import MonitoringSettings
 from product_classifier.core.workspace import Workspace
-from product_classifier.runtime.layout import STATE_VARIABLE, Layout
+from product_classifier.runtime.layout import Layout
 from product_classifier.runtime.monitoring.programs import find_programs, missing_programs
 from product_classifier.runtime.supervision import Supervisor
-from started import free_ports, run_printed_commands
+from started import free_ports, marked_processes, run_printed_commands
 
 ROOT = Path(__file__).parents[2]
 FAKE = ROOT / "tests" / "dags" / "fake_product_classifier.py"
@@ -127,14 +126,7 @@ class Checkout:
         return [json.loads(line)["name"] for line in lines]
 
     def processes(self):
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get(STATE_VARIABLE) == str(self.root / ".state"):
-                    found.append(process)
-            except (psutil.Error, OSError):
-                continue
-        return found
+        return marked_processes(self.root)
 
 
 @pytest.fixture(scope="module")

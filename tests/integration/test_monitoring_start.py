@@ -16,9 +16,9 @@ import pytest
 
 from monitoring_stack import require_monitoring
 from product_classifier.core.settings import MonitoringSettings
-from product_classifier.runtime.layout import STATE_VARIABLE, Layout
+from product_classifier.runtime.layout import Layout
 from product_classifier.runtime.supervision import Supervisor
-from started import free_ports
+from started import free_ports, marked_processes
 
 require_monitoring()
 
@@ -92,14 +92,7 @@ class Checkout:
         return {name: state.pid for name, state in states.items() if state.alive}
 
     def processes(self):
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get(STATE_VARIABLE) == str(self.root / ".state"):
-                    found.append(process)
-            except (psutil.Error, OSError):
-                continue
-        return found
+        return marked_processes(self.root)
 
 
 @pytest.fixture
