@@ -2,11 +2,10 @@
 
 import json
 import logging
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -17,6 +16,7 @@ from product_classifier.core.workspace import Workspace
 from product_classifier.serve.app import create_app
 from product_classifier.serve.auth_proxy import AuthProxy
 from serving import bearer, serve_settings
+from slow_server import slow_server
 
 FORM = {"username": "alice", "password": "correct horse battery"}
 TOKENS = {
@@ -158,11 +158,11 @@ def test_without_auth_the_answer_is_503_with_retry_after(
     assert "correct" not in caplog.text
 
 
-@pytest.mark.parametrize("drips", [False, True], ids=["hangs", "drips"])
+@pytest.mark.parametrize("drip", [b"", b"H"], ids=["hangs", "drips"])
 def test_an_auth_that_hangs_or_drips_is_503_after_the_deadline(
-    workspace: Workspace, drips: bool
+    workspace: Workspace, drip: bytes
 ) -> None:
-    with slow_server(drips) as url, client_of(workspace, url, seconds=0.5) as client:
+    with slow_server(drip=drip) as url, client_of(workspace, url, seconds=0.5) as client:
         began = time.monotonic()
         assert client.post("/token", data=FORM).status_code == 503
         assert time.monotonic() - began < 3
@@ -174,26 +174,3 @@ def test_a_header_that_is_not_ascii_reaches_auth(workspace: Workspace, auth: Aut
         answer = client.post("/token", content=b"{}", headers={"Content-Type": kind})
     assert answer.status_code == 200
     assert len(auth.asked) == 1
-
-
-@contextmanager
-def slow_server(drips: bool) -> Iterator[str]:
-    """Takes connections and never finishes an answer."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    stop = threading.Event()
-
-    def serve() -> None:
-        with suppress(OSError):
-            sock, _ = listener.accept()
-            with sock:  # closed also where the caller has gone while it drips
-                sock.recv(65536)
-                while drips and not stop.wait(0.05):
-                    sock.sendall(b"H")
-                stop.wait(30)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    stop.set()
-    listener.close()
-    thread.join(10)

@@ -1,11 +1,10 @@
 """`/train` against a small HTTP server that plays Airflow's REST API."""
 
 import json
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
@@ -17,6 +16,7 @@ from product_classifier.core.workspace import Workspace
 from product_classifier.serve.airflow_client import AirflowClient
 from product_classifier.serve.app import create_app
 from serving import bearer, serve_settings
+from slow_server import slow_server
 
 ADMIN = bearer("root", "admin")
 PASSWORD = "trigger-password-4711"
@@ -192,31 +192,12 @@ def test_airflow_away_is_503(workspace: Workspace) -> None:
         assert client.get("/train/x").status_code == 503
 
 
-@pytest.mark.parametrize("drips", [False, True], ids=["hangs", "drips"])
+@pytest.mark.parametrize("drip", [b"", b" "], ids=["hangs", "drips"])
 def test_an_airflow_that_hangs_or_drips_is_503_after_the_deadline(
-    workspace: Workspace, drips: bool
+    workspace: Workspace, drip: bytes
 ) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    stop = threading.Event()
-
-    def serve() -> None:
-        with suppress(OSError):
-            sock, _ = listener.accept()
-            sock.recv(65536)
-            if drips:
-                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
-            while drips and not stop.wait(0.05):
-                sock.sendall(b" ")
-            stop.wait(30)
-            sock.close()
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    with client_of(workspace, url, seconds=0.5) as client:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" if drip else b""
+    with slow_server(head, drip) as url, client_of(workspace, url, seconds=0.5) as client:
         began = time.monotonic()
         assert client.post("/train").status_code == 503
         assert time.monotonic() - began < 3
-    stop.set()
-    listener.close()
-    thread.join(10)
