@@ -34,11 +34,11 @@ sys.path.insert(0, str(ROOT / "tests"))  # the tests start the services in the s
 
 from service_processes import (  # noqa: E402
     ServiceProcess,
-    free_port,
     prepare_workspace,
     running_services,
     start_process,
 )
+from unused_ports import free_port  # noqa: E402
 
 TARGETS = {"bfloat16": 10.0, "int8": 20.0, "float32": 1.3}  # times the yardstick, at 8 and 32
 CLIENTS = (1, 8, 32)

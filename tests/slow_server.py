@@ -28,7 +28,7 @@ def slow_server(head: bytes = b"", drip: bytes = b"") -> Iterator[str]:
                 sock.sendall(head)
                 while drip and not stop.wait(0.05):
                     sock.sendall(drip)
-                stop.wait(30)
+                stop.wait(60)
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -36,5 +36,7 @@ def slow_server(head: bytes = b"", drip: bytes = b"") -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         stop.set()
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)  # wakes the thread where nobody has called
         listener.close()
         thread.join(10)

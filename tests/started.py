@@ -1,9 +1,8 @@
-"""What the tests of `product-classifier start` share: free ports, what runs, and a user who types what it printed."""
+"""What the tests of `product-classifier start` share: what runs, and a user who types what it printed."""
 
 import itertools
 import json
 import os
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,6 @@ from typing import Any
 import psutil
 
 from product_classifier.runtime.layout import STATE_VARIABLE
-
-
-def free_ports(count: int) -> list[int]:
-    """Finds so many ports that nobody uses now, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def run_printed_commands(root: Path, printed: str) -> tuple[str, Any]:

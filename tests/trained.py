@@ -3,11 +3,11 @@
 Runs in a process of its own, so that TensorFlow is only in the tests that import it themselves.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -40,27 +40,31 @@ _CODE = ("core", "features", "modeling", "ingest", "train", "tracking")
 
 
 def trained_workspace_copy(root: Path, cache: Path) -> Workspace:
-    """Copies the trained workspace that is kept in `cache` to `root`; trains where code or parameters changed."""
+    """Copies the trained workspace that is kept in `cache` to `root`; trains where code or parameters changed.
+
+    Of two runs that begin together one trains, and the other waits for it.
+    """
     package = Path(product_classifier.__file__).parent
     files = sorted(path for part in _CODE for path in (package / part).rglob("*.py"))
     content = [[str(path.relative_to(package)), sha256_bytes(path.read_bytes())] for path in files]
     kept = cache / sha256_bytes(canonical_json([content, PARAMS, sys.version]))[:16]
-    if not kept.exists():
-        make_trained_workspace(root)
-        staging = cache / f".{kept.name}.{os.getpid()}"
-        shutil.copytree(root, staging, symlinks=True)
-        with suppress(OSError):  # another run may have been faster
+    with (cache / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            make_trained_workspace(root)
+            staging = cache / f".{kept.name}.{os.getpid()}"
+            shutil.copytree(root, staging, symlinks=True)
             staging.rename(kept)
-        for old in cache.iterdir():
-            if old != kept and not old.name.startswith("."):
-                shutil.rmtree(old, ignore_errors=True)
-    else:
-        shutil.copytree(kept, root, symlinks=True)
+            for old in cache.iterdir():
+                if old.name not in (kept.name, ".lock"):  # also what killed runs have left
+                    shutil.rmtree(old, ignore_errors=True)
+        else:
+            shutil.copytree(kept, root, symlinks=True)
     return Workspace(root)
 
 
 def make_trained_workspace(root: Path) -> Workspace:
-    """Makes a workspace with `data/raw`, `models/candidate` and reports; takes 20 to 60 s.
+    """Makes a workspace with `data/raw`, `models/candidate` and reports; takes 20 to 60 s, minutes on a busy machine.
 
     Beside them is `evaluation.npz` with what training's own evaluation saw on the test split: `rows`
     (row indices), `probabilities` `(N, K)`, `codes` (product code of each column).
@@ -79,7 +83,7 @@ def make_trained_workspace(root: Path) -> Workspace:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=280,
+        timeout=800,
     )
     assert done.returncode == 0, done.stdout[-4000:]
     return Workspace(root)

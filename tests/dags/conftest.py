@@ -18,6 +18,7 @@ if importlib.util.find_spec("airflow.sdk") is None:
 else:
     ROOT = Path(__file__).resolve().parents[2]
     sys.path[:0] = [str(ROOT / "airflow" / "dags"), str(Path(__file__).parent)]
+    sys.path.append(str(ROOT / "tests"))  # last: what all tests share hides no package of Airflow's
 
 import pytest
 
@@ -112,12 +113,6 @@ def scratch(tmp_path, migrated_home):
     return make_scratch(tmp_path / "scratch", migrated_home)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="session")
 def statsd():
     """Lines that Airflow sends as StatsD, as far as they have come."""
@@ -143,6 +138,8 @@ def airflow(tmp_path_factory, migrated_home, statsd):
     """A running Airflow: API server, scheduler, DAG processor."""
     from live_airflow import LiveAirflow
 
+    from unused_ports import free_port
+
     scratch = make_scratch(tmp_path_factory.mktemp("live") / "scratch", migrated_home)
     port = free_port()
     scratch.environment |= {
@@ -160,28 +157,29 @@ def airflow(tmp_path_factory, migrated_home, statsd):
     program = str(Path(sys.executable).parent / "airflow")
     processes = []
     for command in ("api-server", "dag-processor", "scheduler --skip-serve-logs"):
-        log = (scratch.folder / f"{command.split()[0]}.log").open("w")
-        processes.append(
-            subprocess.Popen(
-                [program, *command.split()],
-                env=scratch.environment,
-                cwd=scratch.home,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+        with (scratch.folder / f"{command.split()[0]}.log").open("w") as log:
+            processes.append(
+                subprocess.Popen(
+                    [program, *command.split()],
+                    env=scratch.environment,
+                    cwd=scratch.home,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
             )
-        )
+    live = LiveAirflow(scratch, port, processes, PASSWORDS)
     try:
-        live = LiveAirflow(scratch, port, processes, PASSWORDS)
         live.wait_until_ready()
         yield live
     finally:
+        live.http.close()
         for number in (signal.SIGTERM, signal.SIGKILL):
             for process in reversed(processes):
                 try:
                     os.killpg(process.pid, number)
                 except ProcessLookupError:
                     continue
-            deadline = time.monotonic() + 15
+            deadline = time.monotonic() + 60
             while any(p.poll() is None for p in processes) and time.monotonic() < deadline:
                 time.sleep(0.1)

@@ -22,7 +22,7 @@ def parent_of(pid):
     return int(_ps(pid, "ppid"))
 
 
-def until(fact, what, seconds=90):
+def until(fact, what, seconds=300):
     deadline = time.monotonic() + seconds
     while not (value := fact()):
         assert time.monotonic() < deadline, f"Waited {seconds} s for: {what}"
@@ -59,7 +59,7 @@ class LiveAirflow:
         return answer.status_code == 200
 
     def wait_until_ready(self):
-        until(self._ready, "Airflow to know the DAG", 180)
+        until(self._ready, "Airflow to know the DAG", 600)
         self.api("PATCH", f"dags/{DAG}", json={"is_paused": False})
 
     def trigger(self, **params):
@@ -70,7 +70,7 @@ class LiveAirflow:
         run_id = self.trigger(**params)
         return run_id, self.finish(run_id)
 
-    def finish(self, run_id, seconds=120):
+    def finish(self, run_id, seconds=600):
         def state():
             found = self.api("GET", f"dags/{DAG}/dagRuns/{run_id}")["state"]
             return found if found in ("success", "failed") else None
@@ -113,7 +113,10 @@ class LiveAirflow:
 
     def _lines(self, name):
         path = self.workspace / name
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        if not path.exists():
+            return []
+        whole, _, _ = path.read_text().rpartition("\n")  # the last line may be half written
+        return [json.loads(line) for line in whole.splitlines()]
 
     def calls(self):
         return self._lines("calls.jsonl")

@@ -128,7 +128,7 @@ def test_marking_a_running_task_failed_ends_its_whole_process_group(live):
     run_id = live.trigger()
     pids = wait_for_hanging(live)
     live.set_state(run_id, "training_stage.run", "failed")
-    until(lambda: not any(alive(pid) for pid in pids), "the process group to end", 40)
+    until(lambda: not any(alive(pid) for pid in pids), "the process group to end", 120)
     assert live.finish(run_id) == "failed"
     assert (live.workspace / "signals.jsonl").read_text().startswith('"SIGTERM"')
 
@@ -149,7 +149,7 @@ def test_sigkill_of_the_task_leaves_no_process(live):
     pids = wait_for_hanging(live)
     guard = parent_of(pids[0])
     os.kill(parent_of(guard), signal.SIGKILL)
-    until(lambda: not any(alive(pid) for pid in pids), "the process group to end", 20)
+    until(lambda: not any(alive(pid) for pid in pids), "the process group to end", 120)
     assert live.finish(run_id) == "success"
     assert live.names().count("train") == 2
 

@@ -61,7 +61,7 @@ def run_id(airflow):
 
 @pytest.fixture(scope="module")
 def account(airflow):
-    with httpx.Client(base_url=airflow.address, timeout=20, trust_env=False) as http:
+    with httpx.Client(base_url=airflow.address, timeout=60, trust_env=False) as http:
         http.headers.update(airflow.sign_in("trigger", http))
         yield http
 
@@ -112,4 +112,5 @@ def test_the_interface_offers_it_nothing(account):
 
 def test_a_wrong_password_is_refused(airflow):
     login = {"username": "trigger", "password": "guess"}
-    assert httpx.post(f"{airflow.address}/auth/token", json=login).status_code == 401
+    url = f"{airflow.address}/auth/token"
+    assert httpx.post(url, json=login, timeout=60, trust_env=False).status_code == 401

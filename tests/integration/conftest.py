@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,17 +19,14 @@ from typing import Any
 import pytest
 
 from containers.dagshub.hub import Hub, HubServer, make_bucket, s3_server
+from product_classifier.core.workspace import Workspace
+from unused_ports import free_port
 
 from .dagshub_checkout import EXPIRED, FIRST, SECOND, STEPS, THIRD, TOKEN, USER, Checkout
+from .evaluated import Evaluated, evaluate
 
-START_SECONDS = 120
+START_SECONDS = 300
 USERNAME, PASSWORD = "admin", "a-long-tracking-password-1"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -45,7 +42,7 @@ class MLflowServer:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=2):
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=10):
                     return
             except urllib.error.HTTPError:
                 return
@@ -119,6 +116,13 @@ def mlflow_uri(mlflow_servers: dict[str, MLflowServer]) -> str:
     return mlflow_servers["open"].uri
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits long for MLflow: on a busy machine an answer takes longer than a user should wait for one that is away."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    monkeypatch.setattr("product_classifier.tracking.server._ANSWER_SECONDS", 180.0)
+
+
 @dataclass
 class Proxy:
     """Passes requests on, but for what it is told to spoil."""
@@ -146,12 +150,11 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                     self._answer(status, [], b"not here")
                     return
             host, _, port = proxy.target.removeprefix("http://").partition(":")
-            upstream = http.client.HTTPConnection(host, int(port), timeout=30)
             headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
-            upstream.request(self.command, self.path, body, headers)
-            response = upstream.getresponse()
-            content = response.read()
-            upstream.close()
+            with closing(http.client.HTTPConnection(host, int(port), timeout=120)) as upstream:
+                upstream.request(self.command, self.path, body, headers)
+                response = upstream.getresponse()
+                content = response.read()
             kept = [("Content-Type", response.headers.get("Content-Type", "text/plain"))]
             self._answer(response.status, kept, content)
 
@@ -194,7 +197,7 @@ def proxy_to() -> Iterator[Callable[[str], Proxy]]:
 @pytest.fixture(scope="session")
 def hub(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     """The stand-in for DagsHub, with a few empty repositories."""
-    with s3_server(tmp_path_factory.mktemp("s3")) as s3:
+    with s3_server(tmp_path_factory.mktemp("s3"), free_port()) as s3:
         hub = Hub(
             mlflow_uri, s3, {TOKEN: USER}, expired={EXPIRED}, repositories={FIRST, SECOND, THIRD}
         )
@@ -202,9 +205,17 @@ def hub(mlflow_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
             make_bucket(hub, slug)
         server = HubServer(hub, "127.0.0.1", 0)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield hub
-        server.shutdown()
-        server.server_close()
+        try:
+            yield hub
+        finally:
+            server.shutdown()
+            server.server_close()
+
+
+@pytest.fixture(scope="session")
+def evaluated(trained_workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
+    """The test split as training evaluated it and as batch prediction scores it."""
+    return evaluate(trained_workspace, tmp_path_factory.mktemp("evaluated"))
 
 
 @pytest.fixture(scope="session")

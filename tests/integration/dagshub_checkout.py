@@ -17,6 +17,11 @@ from trained import PARAMS
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN, EXPIRED = "0123456789abcdef0123456789abcdef01234567", "fedcba9876543210" * 2
 USER, FIRST, SECOND, THIRD = "jane", "jane/shop", "jane/second", "jane/third"
+GIVEN_UP_SECONDS = (
+    300  # most of it is starts of programs on a busy machine; a server that drips would take hours
+)
+# On a busy machine an answer may take longer than a user should wait for a server that is away.
+PATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "TF_CPP_MIN_LOG_LEVEL": "3"}
 STEPS = (
     *("check ingest", "ingest", "version ingest"),
     *("check train", "train", "version train", "gate"),
@@ -53,7 +58,7 @@ class Checkout:
         return subprocess.run(
             [sys.executable, "-m", "product_classifier", *command.split()],
             cwd=self.root,
-            env=environment | self.settings | settings | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+            env=environment | PATIENT | self.settings | settings,
             capture_output=True,
             text=True,
             timeout=600,
@@ -72,7 +77,7 @@ class Checkout:
         assert done.returncode == 1, output[-3000:]
         assert said in output
         assert TOKEN not in output
-        assert time.monotonic() - started < 120
+        assert time.monotonic() - started < GIVEN_UP_SECONDS
 
     def hashes(self) -> dict[str, str]:
         lock = parse_lock((self.root / "dvc.lock").read_bytes())

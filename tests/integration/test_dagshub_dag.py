@@ -14,7 +14,7 @@ from product_classifier.runtime.layout import Layout
 from product_classifier.runtime.services import MLFLOW
 from product_classifier.runtime.supervision import Supervisor
 from product_classifier.tracking.server import connect
-from started import free_ports
+from unused_ports import free_ports
 
 from .dagshub_checkout import ROOT, TOKEN, Checkout
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from product_classifier.core.files import read_json
 from product_classifier.core.releases import point_champion, publish_release
 from product_classifier.core.settings import Settings
 from product_classifier.core.workspace import Workspace
+from product_classifier.tracking import server as tracking_server
 from product_classifier.tracking import upload
 from product_classifier.tracking.download import fetch_bundle
 from product_classifier.tracking.latest import set_latest
@@ -29,8 +31,15 @@ from product_classifier.tracking.upload import (
     upload_or_keep,
     upload_record,
 )
+from unused_ports import free_port
 
-from .conftest import PASSWORD, USERNAME, MLflowServer, Proxy, free_port
+from .conftest import PASSWORD, USERNAME, MLflowServer, Proxy
+
+# Four seconds are the aim; MLflow's own limits keep one waiting for more than 40.
+LONGEST_ASKING_SECONDS = 30
+ANSWER_SECONDS = tracking_server._ANSWER_SECONDS
+
+pytestmark = pytest.mark.usefixtures("patient")
 
 MakeBundle = Callable[..., Path]
 ProxyTo = Callable[[str], Proxy]
@@ -284,13 +293,22 @@ def test_wrong_password_keeps_the_run_and_is_not_shown(
 # Servers in trouble
 
 
+@pytest.fixture
+def _as_users_have_it(patient: None, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limits that hold without a user's own; MLflow's client is imported, which may take long by itself."""
+    find_runs(settings)
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT")
+    monkeypatch.setattr(tracking_server, "_ANSWER_SECONDS", ANSWER_SECONDS)
+
+
+@pytest.mark.usefixtures("_as_users_have_it")
 def test_server_down_costs_seconds_and_sync_uploads_once_later(
     settings: Settings, experiment: str, record: RunRecord, workspace: Workspace
 ) -> None:
     started = time.monotonic()
     down = make_settings(f"http://127.0.0.1:{free_port()}", experiment)
     assert not upload_or_keep(record, down)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < LONGEST_ASKING_SECONDS
     assert [item.run_id for item in pending_records(workspace)] == [record.run_id]
     assert sync_runs(workspace, settings).uploaded == [record.run_id]
     assert sync_runs(workspace, settings).nothing_to_do
@@ -361,14 +379,13 @@ def test_server_without_registry_gets_tags(
     assert not [path for path in proxy.seen if "log-model" in path or "logged-models" in path]
 
 
+@pytest.mark.usefixtures("_as_users_have_it")
 def test_server_that_never_answers_costs_seconds(experiment: str, record: RunRecord) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings = make_settings(f"http://127.0.0.1:{silent.getsockname()[1]}", experiment)
         started = time.monotonic()
         assert not upload_or_keep(record, settings)
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < LONGEST_ASKING_SECONDS
 
 
 def test_upload_that_takes_too_long_is_broken_off_and_kept(

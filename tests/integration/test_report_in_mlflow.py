@@ -14,6 +14,8 @@ from product_classifier.tracking.reports import attach_report
 from product_classifier.tracking.server import connect
 from product_classifier.tracking.upload import upload_record
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 MakeBundle = Callable[..., Path]
 
 

@@ -40,9 +40,9 @@ from service_processes import (
     UNLIMITED,
     USER,
     USER_PASSWORD,
-    free_port,
     prepare_workspace,
 )
+from unused_ports import free_port
 
 SEED = 20_261_121
 EXAMPLES = 15  # per operation, role and mode

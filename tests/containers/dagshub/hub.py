@@ -343,8 +343,8 @@ class HubServer(ThreadingHTTPServer):
             hub.url = f"http://{host}:{self.server_address[1]}"
 
 
-def free_port() -> int:
-    """Finds a port that nobody listens on."""
+def _any_port() -> int:
+    """Finds a port that nobody listens on now; enough where nothing else starts, as in the stand-in's container."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -371,11 +371,12 @@ def _running(name: str, command: list[str], url: str, folder: Path) -> Iterator[
         process.wait()
 
 
-def _wait(url: str, process: "subprocess.Popen[bytes]", seconds: float = 120) -> None:
+def _wait(url: str, process: "subprocess.Popen[bytes]", seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            urllib.request.urlopen(url, timeout=2).read()
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                answer.read()
         except urllib.error.HTTPError:
             return
         except OSError:
@@ -388,7 +389,7 @@ def _wait(url: str, process: "subprocess.Popen[bytes]", seconds: float = 120) ->
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[str]:
     """Runs an MLflow server on SQLite; gives its address."""
-    port = free_port()
+    port = _any_port()
     command = [
         *(_program("mlflow"), "server", "--host=127.0.0.1", f"--port={port}", "--workers=1"),
         f"--backend-store-uri=sqlite:///{folder / 'mlflow.db'}",
@@ -399,9 +400,9 @@ def mlflow_server(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[str]:
-    """Runs moto's S3; gives its address."""
-    port = free_port()
+def s3_server(folder: Path, port: int = 0) -> Iterator[str]:
+    """Runs moto's S3, on any port unless one is given; gives its address."""
+    port = port or _any_port()
     command = [_program("moto_server"), "-H", "127.0.0.1", "-p", str(port)]
     with _running("s3", command, f"http://127.0.0.1:{port}/moto-api/", folder) as url:
         yield url
@@ -410,7 +411,8 @@ def s3_server(folder: Path) -> Iterator[str]:
 def make_bucket(hub: Hub, slug: str) -> None:
     """Makes the bucket behind a repository's; a second time does no harm."""
     request = urllib.request.Request(f"{hub.s3}/{bucket_of(slug)}", method="PUT")
-    urllib.request.urlopen(request, timeout=10).read()
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        answer.read()
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import psycopg
 
-_START_SECONDS = 60
+_START_SECONDS = 180
 
 
 class PostgresServer:
@@ -119,7 +119,11 @@ def run_postgres() -> Iterator[PostgresServer]:
             yield server
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(30)
+            try:
+                process.wait(120)
+            finally:
+                process.kill()
+                process.wait()
     finally:
         shutil.rmtree(folder)
 

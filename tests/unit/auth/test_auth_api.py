@@ -20,6 +20,8 @@ from product_classifier.web.tokens import TokenVerifier, VerificationKeys
 Build = Callable[..., Settings]
 Change = Callable[[TestClient], None]
 
+LOGINS = 16
+
 
 def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
     """Checks the one shape of errors."""
@@ -153,28 +155,26 @@ def test_a_full_queue_is_503_at_once_and_health_answers(client: TestClient) -> N
 
 def test_health_answers_while_sixteen_clients_sign_in(auth_settings: Build) -> None:
     """Not a benchmark: it only shows that hashing does not hold the event loop."""
-    app = create_app(auth_settings(login_lockout_failures=0, login_queue=16), rounds=12)
+    app = create_app(auth_settings(login_lockout_failures=0, login_queue=LOGINS), rounds=12)
 
-    async def measure() -> tuple[list[int], list[float]]:
+    async def measure() -> tuple[list[int], int]:
         transport = httpx.ASGITransport(app=app)
         async with (
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=transport, base_url="http://auth") as caller,
         ):
             form = {"username": "admin", "password": ADMIN_PASSWORD}
-            logins = [asyncio.create_task(caller.post("/token", data=form)) for _ in range(16)]
-            seconds = []
+            logins = [asyncio.create_task(caller.post("/token", data=form)) for _ in range(LOGINS)]
+            answers = 0
             while not all(task.done() for task in logins):
-                began = time.perf_counter()
                 assert (await caller.get("/health")).status_code == 200
-                seconds.append(time.perf_counter() - began)
-                await asyncio.sleep(0.02)
-            return [task.result().status_code for task in logins], seconds
+                answers += 1
+                await asyncio.sleep(0.002)
+            return [task.result().status_code for task in logins], answers
 
-    statuses, seconds = asyncio.run(measure())
-    assert statuses == [200] * 16
-    assert len(seconds) > 10
-    assert sorted(seconds)[int(len(seconds) * 0.9)] < 0.25  # one hash alone takes longer
+    statuses, answers = asyncio.run(measure())
+    assert statuses == [200] * LOGINS
+    assert answers > 2 * LOGINS  # on the event loop there would be one at most for each hash
 
 
 def test_refresh_rotates_and_reuse_ends_the_session(client: TestClient) -> None:

@@ -1,7 +1,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from product_classifier.auth.service import open_service
 from product_classifier.cli import build_app
 from product_classifier.core.errors import ConfigurationError, ExitCode
 from product_classifier.core.settings import Settings, get_settings
+from unused_ports import free_port
 
 Invoke = Callable[..., None]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -43,7 +43,7 @@ def run(tmp_path: Path, environment: dict[str, str]) -> Run:
             text=True,
             env={**environment, **settings},
             cwd=tmp_path,
-            timeout=120,
+            timeout=240,
             check=False,
         )
 
@@ -148,10 +148,7 @@ def test_keys_are_rotated_with_overlap_or_at_once(run: Run, tmp_path: Path) -> N
 
 
 def test_a_first_start_without_admin_password_ends_with_exit_code_2(run: Run) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = str(taken.getsockname()[1])
-    completed = run(AUTH_PORT=port, ADMIN_PASSWORD="")
+    completed = run(AUTH_PORT=str(free_port()), ADMIN_PASSWORD="")
     assert completed.returncode == 2, completed.stdout + completed.stderr
     assert "ADMIN_PASSWORD is missing" in completed.stdout + completed.stderr
 
@@ -159,9 +156,7 @@ def test_a_first_start_without_admin_password_ends_with_exit_code_2(run: Run) ->
 def test_the_service_runs_signs_in_and_ends_at_sigterm(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "product_classifier", "auth"],
         env={**environment, "AUTH_PORT": str(port)},
@@ -171,14 +166,14 @@ def test_the_service_runs_signs_in_and_ends_at_sigterm(
         text=True,
     )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as caller:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as caller:
             _wait_until_ready(caller, process)
             form = {"username": "admin", "password": ADMIN_PASSWORD}
             tokens = caller.post("/token", data=form).json()
             headers = {"Authorization": f"Bearer {tokens['access_token']}"}
             assert caller.get("/users/me", headers=headers).json()["role"] == "admin"
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=120)
     finally:
         process.kill()
         process.wait()
@@ -194,7 +189,7 @@ def test_the_service_runs_signs_in_and_ends_at_sigterm(
 
 
 def _wait_until_ready(caller: httpx.Client, process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 180
     while True:
         try:
             if caller.get("/ready").status_code == 200:

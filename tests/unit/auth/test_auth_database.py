@@ -150,7 +150,7 @@ def test_processes_that_start_together_migrate_once(any_settings: Build, tmp_pat
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    outcomes = [process.communicate(timeout=120) for process in processes]
+    outcomes = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outcomes
     assert [out.strip() for out, _ in outcomes] == ["2", "2", "2"]
     service = open_service(settings, rounds=ROUNDS)

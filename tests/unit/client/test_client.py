@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from product_classifier.client import (
     Product,
     ServerUnreachable,
 )
+from unused_ports import free_port
 
 # By its path: a folder of tests is no package, and the name is too common for one of the whole suite.
 _SPEC = importlib.util.spec_from_file_location(
@@ -214,10 +214,10 @@ def test_open_questions_carry_no_token(api, client):
 
 
 def test_nobody_there_is_said_without_a_secret():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    with Client(url, trust_env=False) as client, pytest.raises(ServerUnreachable) as caught:
+    with (
+        Client(f"http://127.0.0.1:{free_port()}", trust_env=False) as client,
+        pytest.raises(ServerUnreachable) as caught,
+    ):
         client.login("ana", PASSWORD)
     assert PASSWORD not in str(caught.value)
 

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -14,7 +13,7 @@ from product_classifier.core.deadline import DeadlineExceeded, leave_what_hangs,
 def hang():
     # As a client's own pool does: Python waits for its threads at the end.
     with ThreadPoolExecutor() as pool:
-        pool.submit(threading.Event().wait, 60).result()
+        pool.submit(threading.Event().wait, 600).result()
 
 try:
     within(0.05, "Work", hang)
@@ -27,17 +26,15 @@ sys.exit(9)
 
 @pytest.mark.parametrize(("code", "expected"), [("99", 99), ("None", 0), ("'text'", 1)])
 def test_a_process_ends_with_its_code_although_a_thread_hangs(code: str, expected: int) -> None:
-    started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.replace("{code}", code)],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,  # the thread would take ten minutes
         check=False,
     )
     assert done.returncode == expected, done.stderr
     assert done.stdout == "Work took longer than 0.05 s and was given up.\n"
-    assert time.monotonic() - started < 30
 
 
 def test_where_nothing_was_given_up_nothing_happens() -> None:
@@ -45,6 +42,6 @@ def test_where_nothing_was_given_up_nothing_happens() -> None:
         "from product_classifier.core.deadline import leave_what_hangs as l; l(1); print('on')"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout) == (0, "on\n")

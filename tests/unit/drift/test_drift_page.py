@@ -113,7 +113,7 @@ def test_no_telemetry_is_sent_and_no_user_id_is_made(tmp_path: Path) -> None:
         env={"HOME": str(tmp_path), "PATH": ""},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
     )
     size, marks = done.stdout.splitlines()
     assert int(size) > 1_000_000
@@ -135,7 +135,7 @@ def test_a_browser_without_a_network_draws_it(page: str, tmp_path: Path) -> None
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert "Data Drift Summary" in done.stdout, done.stderr[-2000:]
     assert "Drift is detected for 37.5% of columns (3 out of 8)" in done.stdout

@@ -38,7 +38,8 @@ def catalogue(_generated: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def _published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace = Workspace(tmp_path_factory.mktemp("published"))
-    ingest(workspace, Settings(), IngestParams(sample=SMALL_SAMPLE, photo_shards=4))
+    settings = Settings(_env_file=None, data_source="sample")  # whatever the developer's are
+    ingest(workspace, settings, IngestParams(sample=SMALL_SAMPLE, photo_shards=4))
     return workspace.raw
 
 

@@ -132,7 +132,7 @@ def test_retry_after_is_honoured_up_to_its_cap(files: FileServer, store: Downloa
     policy = DownloadPolicy(attempts=2, backoff_seconds=0, retry_after_cap_seconds=0.3)
     started = time.monotonic()
     fetch(files, store, policy)
-    assert 0.3 <= time.monotonic() - started < 5
+    assert 0.3 <= time.monotonic() - started < 60  # not the hour that is asked for
     assert_complete(store)
 
 
@@ -153,7 +153,7 @@ def test_dripping_server_is_given_up(
     started = time.monotonic()
     with pytest.raises(SourceError, match="less than 65536 bytes in 0.3 s arrived"):
         fetch(files, store, policy)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60  # byte for byte it would take hours
 
 
 def test_new_version_during_a_transfer_is_fetched_whole(

@@ -33,12 +33,12 @@ def server() -> Iterator[AlertLog]:
         thread.start()
         yield server
         server.shutdown()
-        thread.join(5)
+        thread.join(60)
     root.setLevel(before)
 
 
 def ask(server: AlertLog, method: str, path: str, body: bytes | None = None) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=60)
     try:
         connection.request(method, path, body)
         return connection.getresponse().status
@@ -112,7 +112,7 @@ def test_what_is_too_large_is_refused_unread(
 
 
 def test_a_body_without_a_length_is_refused(server: AlertLog) -> None:
-    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=10) as caller:
+    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=60) as caller:
         caller.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
         assert b" 411 " in caller.recv(200)
 
@@ -122,7 +122,7 @@ def test_a_body_without_a_length_is_refused(server: AlertLog) -> None:
 )
 def test_an_odd_length_is_answered(server: AlertLog, length: str, status: int) -> None:
     request = f"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=10) as caller:
+    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=60) as caller:
         caller.sendall(request.encode("latin-1"))
         assert f" {status} ".encode() in caller.recv(200)
 

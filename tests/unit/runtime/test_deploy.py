@@ -16,8 +16,8 @@ from product_classifier.core.releases import point_champion, publish_release
 from product_classifier.core.workspace import Workspace
 from product_classifier.runtime.api_services import USERS_FILE, deployed_names
 from product_classifier.runtime.deploy import deploy
-from product_classifier.runtime.ports import next_free
 from product_classifier.runtime.supervision import Supervisor
+from unused_ports import free_port
 
 # Stands where the program is: `product-classifier auth|serve` answers /ready with what a file says.
 PROGRAM = """\
@@ -38,6 +38,7 @@ port = int(os.environ[f"{{name.upper()}}_PORT"])
 http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
 READY = [200, {"status": "ready"}]
+PATIENCE_SECONDS = 180
 
 
 @pytest.fixture
@@ -55,8 +56,7 @@ def said(layout, tmp_path):
 
 @pytest.fixture
 def settings(settings):
-    first = next_free(20000 + os.getpid() % 20000)
-    values = {"auth_port": first, "serve_port": next_free(first)}
+    values = {"auth_port": free_port(), "serve_port": free_port()}
     secrets = {"admin_password": "an administrator's", "smoke_password": "smoke and mirrors"}
     return settings.model_copy(update=values | {k: SecretStr(v) for k, v in secrets.items()})
 
@@ -75,34 +75,39 @@ def say(said, name, answer):
 
 def test_a_service_is_started_waited_for_and_then_left_alone(layout, settings, supervisor, said):
     say(said, "auth", READY)
-    assert deploy(layout, settings, "auth", 60) is True
+    assert deploy(layout, settings, "auth", PATIENCE_SECONDS) is True
     pid = supervisor.states()["auth"].pid
-    assert deploy(layout, settings, "auth", 60) is False
+    assert deploy(layout, settings, "auth", PATIENCE_SECONDS) is False
     assert supervisor.states()["auth"].pid == pid
     assert deployed_names(layout) == ["auth"]
 
 
 def test_a_changed_setting_replaces_it(layout, settings, supervisor, said):
     say(said, "auth", READY)
-    deploy(layout, settings, "auth", 60)
+    deploy(layout, settings, "auth", PATIENCE_SECONDS)
     pid = supervisor.states()["auth"].pid
-    assert deploy(layout, settings.model_copy(update={"login_queue": 3}), "auth", 60) is True
+    assert (
+        deploy(layout, settings.model_copy(update={"login_queue": 3}), "auth", PATIENCE_SECONDS)
+        is True
+    )
     assert supervisor.states()["auth"].pid != pid
 
 
 def test_a_killed_service_comes_back_by_itself(layout, settings, supervisor, said):
     say(said, "auth", READY)
-    deploy(layout, settings, "auth", 60)
+    deploy(layout, settings, "auth", PATIENCE_SECONDS)
     pid = supervisor.states()["auth"].pid
     until(lambda: supervisor.states()["auth"].state == "RUNNING")
     os.kill(pid, signal.SIGKILL)
-    until(lambda: supervisor.states()["auth"].pid not in (0, pid), 30)
-    assert deploy(layout, settings, "auth", 60) is False
+    until(lambda: supervisor.states()["auth"].pid not in (0, pid))
+    assert deploy(layout, settings, "auth", PATIENCE_SECONDS) is False
 
 
 def test_one_that_never_gets_ready_fails_in_time_with_the_end_of_its_log(
     layout, settings, supervisor, said
 ):
+    say(said, "auth", READY)
+    deploy(layout, settings, "auth", PATIENCE_SECONDS)  # it listens: two seconds are enough
     say(said, "auth", [503, {}])
     with pytest.raises(RuntimeServiceError, match="(?s)answers 503.*this is the log of auth"):
         deploy(layout, settings, "auth", 2)
@@ -112,23 +117,25 @@ def test_one_that_ends_again_and_again_fails_with_the_end_of_its_log(
     layout, settings, supervisor, said
 ):
     with pytest.raises(RuntimeServiceError, match="(?s)again and again.*nothing to say"):
-        deploy(layout, settings, "auth", 60)
+        deploy(layout, settings, "auth", PATIENCE_SECONDS)
 
 
 def test_serve_has_to_answer_with_the_champion(
     layout, settings, supervisor, said, make_bundle, tmp_path
 ):
     with pytest.raises(ConfigurationError, match="There is no champion"):
-        deploy(layout, settings, "serve", 60)
+        deploy(layout, settings, "serve", PATIENCE_SECONDS)
     workspace = Workspace(layout.root)
     release = publish_release(workspace, make_bundle(tmp_path / "bundle"))
     point_champion(workspace, release.release_id, "a test")
+    say(said, "serve", [200, {"bundle_id": release.release_id}])
+    assert deploy(layout, settings, "serve", PATIENCE_SECONDS) is True
     say(said, "serve", [200, {"bundle_id": "0" * 16}])
     with pytest.raises(RuntimeServiceError, match=f"expected {release.release_id}"):
         deploy(layout, settings, "serve", 2)
     # It exchanges its model by itself: nothing is restarted for that.
     say(said, "serve", [200, {"bundle_id": release.release_id}])
-    assert deploy(layout, settings, "serve", 60) is False
+    assert deploy(layout, settings, "serve", PATIENCE_SECONDS) is False
 
 
 def test_without_a_supervisor_it_says_what_to_do(layout, settings, said):
@@ -152,7 +159,12 @@ def test_the_first_password_is_not_needed_once_there_are_users(layout, settings,
     (layout.auth_home).mkdir(exist_ok=True)
     (layout.auth_home / USERS_FILE).touch()
     say(said, "auth", READY)
-    assert deploy(layout, settings.model_copy(update={"admin_password": None}), "auth", 60) is True
+    assert (
+        deploy(
+            layout, settings.model_copy(update={"admin_password": None}), "auth", PATIENCE_SECONDS
+        )
+        is True
+    )
 
 
 def test_a_taken_port_is_named(layout, settings, supervisor, said, taken_port):

@@ -11,14 +11,17 @@ from product_classifier.core.errors import ConfigurationError
 from product_classifier.runtime.ports import is_free, listened_on, next_free, require_free
 from product_classifier.runtime.services import Service
 from product_classifier.runtime.supervision import Supervisor
+from unused_ports import free_port
 
 
 @pytest.fixture
 def taken_port():
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        # No port of the kernel's choice: those beside it come and go, and the next free one is looked for.
+        port = free_port()
+        listener.bind(("127.0.0.1", port))
         listener.listen()
-        yield listener.getsockname()[1]
+        yield port
 
 
 class Supervised:
@@ -81,11 +84,11 @@ def test_ports_listened_on_are_those_of_the_processes_alone(taken_port):
 
 
 def test_a_child_of_a_supervised_service_that_hides_its_mark_holds_its_port(layout):
-    port = next_free(20000)
+    port = free_port()
     supervisor = Supervisor(layout)
     try:
         supervisor.apply([listening_service(layout, "mlflow", port)])
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while port not in listened_on(supervisor.processes()):
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -200,4 +200,4 @@ def test_an_airflow_that_hangs_or_drips_is_503_after_the_deadline(
     with slow_server(head, drip) as url, client_of(workspace, url, seconds=0.5) as client:
         began = time.monotonic()
         assert client.post("/train").status_code == 503
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 15  # the server would take 60, or go on for ever

@@ -70,7 +70,7 @@ def run(settings: Settings, case: Case) -> None:
             writer.close()
             return answer
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await case(ask, engine, port)
         for one in (server, behind):
             one.close()

@@ -27,8 +27,8 @@ def test_what_takes_longer_is_given_up_and_named() -> None:
     end = threading.Event()
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded, match="Sending took longer than 0.05 s"):
-        within(0.05, "Sending", lambda: end.wait(30))
-    assert time.monotonic() - started < 10
+        within(0.05, "Sending", lambda: end.wait(120))
+    assert time.monotonic() - started < 60
     end.set()
 
 

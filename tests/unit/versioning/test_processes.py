@@ -53,7 +53,7 @@ def start(project: Project, *arguments: str, before: str = "") -> subprocess.Pop
 
 def run(project: Project, *arguments: str, before: str = "") -> tuple[int, str]:
     process = start(project, *arguments, before=before)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=400)
     return process.returncode, output
 
 
@@ -125,10 +125,10 @@ def test_commands_at_once_wait_for_each_other(recorded: Project) -> None:
     ]
     outcomes = {}
     for command, process in zip(commands, processes, strict=True):
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=400)
         outcomes[command] = (process.returncode, output)
     for process in foreign:
-        process.wait(timeout=120)
+        process.wait(timeout=400)
     for command in commands[:3]:
         assert outcomes[command][0] == 0, outcomes[command][1]
     assert run(project, "verify")[0] == 0

@@ -3,7 +3,7 @@
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -70,14 +70,13 @@ def test_a_caller_who_holds_its_share_gets_503_and_later_an_answer() -> None:
 def test_of_many_uploads_at_a_time_some_get_through() -> None:
     room = BodyRoom(8 * 0x10000)
     with served(room) as live:
-        held = [upload(live, 1) for _ in range(4)]
-        wait_for(room, 4 * 0x10000)
-        for sock in held:
-            with suppress(OSError):
-                sock.sendall(CHUNK + b"0\r\n\r\n")
-        statuses = sorted(read_answer(sock).status for sock in held)
-        for sock in held:
-            sock.close()
+        with ExitStack() as stack:
+            held = [stack.enter_context(upload(live, 1)) for _ in range(4)]
+            wait_for(room, 4 * 0x10000)
+            for sock in held:
+                with suppress(OSError):
+                    sock.sendall(CHUNK + b"0\r\n\r\n")
+            statuses = sorted(read_answer(sock).status for sock in held)
         wait_for(room, 0)
     assert set(statuses) == {200, 503}
 

@@ -8,6 +8,7 @@ import stat
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from product_classifier.web.tokens import (
 
 SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0"
 URL = "http://auth.invalid:8011"
-Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class FakeAuth(httpx.AsyncBaseTransport):
@@ -38,12 +38,18 @@ class FakeAuth(httpx.AsyncBaseTransport):
         self.requests: list[httpx.Request] = []
         self.answer: Callable[[], Awaitable[httpx.Response]] = self.publish
         self.keys = list(keys)
+        self.hung = asyncio.Event()
 
     async def publish(self) -> httpx.Response:
         return httpx.Response(200, json=VerificationKeys.of(*self.keys).to_jwks())
 
     async def refuse(self) -> httpx.Response:
         raise httpx.ConnectError("Connection refused by auth.invalid")
+
+    async def hang(self) -> httpx.Response:
+        self.hung.set()
+        await asyncio.Event().wait()
+        raise AssertionError
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -82,6 +88,61 @@ async def started(auth: FakeAuth, cache: Path, **options: Any) -> AsyncIterator[
         yield source
     finally:
         await source.close()
+
+
+async def keep(key: SigningKey, cache: Path) -> None:
+    """Leaves the file that a service with these keys leaves."""
+    async with started(FakeAuth(key), cache):
+        pass
+
+
+@dataclass
+class Rotated:
+    """Auth has a new key; the source knows the old one, and may ask again."""
+
+    auth: FakeAuth
+    source: KeySource
+    token: str  # signed with the new key
+    asked: int  # requests so far
+
+
+@asynccontextmanager
+async def rotated(old: SigningKey, cache: Path) -> AsyncIterator[Rotated]:
+    auth, clock, new = FakeAuth(old), Clock(), SigningKey.generate()
+    async with started(auth, cache, clock=clock) as source:
+        await source.refresh()
+        auth.keys.append(new)
+        clock.now += 11
+        yield Rotated(auth, source, token_of(new), len(auth.requests))
+
+
+@asynccontextmanager
+async def listening(
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[str]:
+    """A real server; at the end it leaves no connection behind, whatever its callers and handlers did."""
+    connections: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connections.add(task)
+        try:
+            await handle(reader, writer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.transport.abort()  # what nobody reads any more would keep it open
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections)
+        await asyncio.sleep(0)  # now the transports are closed
 
 
 async def reason_of(source: KeySource, token: str) -> str | None:
@@ -147,8 +208,7 @@ def test_auth_away_harms_no_valid_token(key: SigningKey, cache: Path) -> None:
 def test_a_restart_with_auth_away_uses_the_kept_keys(key: SigningKey, cache: Path) -> None:
     async def scenario() -> None:
         auth = FakeAuth(key)
-        async with started(auth, cache):
-            pass
+        await keep(key, cache)
         assert stat.S_IMODE(cache.stat().st_mode) == 0o600
         assert [path.name for path in cache.parent.iterdir()] == [cache.name]
         auth.answer = auth.refuse
@@ -162,20 +222,12 @@ def test_a_restart_with_auth_away_uses_the_kept_keys(key: SigningKey, cache: Pat
 def test_kept_keys_spare_the_start_the_wait_for_a_hung_auth(key: SigningKey, cache: Path) -> None:
     async def scenario() -> None:
         auth = FakeAuth(key)
-        async with started(auth, cache):
-            pass
-        hung = asyncio.Event()
-
-        async def hang() -> httpx.Response:
-            hung.set()
-            await asyncio.Event().wait()
-            raise AssertionError
-
-        auth.answer = hang
+        await keep(key, cache)
+        auth.answer = auth.hang
         async with started(auth, cache, fetch_seconds=1000) as source:
             assert await reason_of(source, token_of(key)) is None
             async with asyncio.timeout(30):
-                await hung.wait()  # it is asked all the same, in the background
+                await auth.hung.wait()  # it is asked all the same, in the background
 
     run(scenario())
 
@@ -211,14 +263,10 @@ def test_before_the_start_nothing_is_accepted_and_nothing_fetched(
 
 def test_a_rotated_key_is_fetched_when_a_token_names_it(key: SigningKey, cache: Path) -> None:
     async def scenario() -> None:
-        auth, clock, new = FakeAuth(key), Clock(), SigningKey.generate()
-        async with started(auth, cache, clock=clock) as source:
-            await source.refresh()
-            auth.keys.append(new)
-            clock.now += 11
-            assert await reason_of(source, token_of(new)) is None
-            assert await reason_of(source, token_of(key)) is None
-        assert new.kid in cache.read_text()
+        async with rotated(key, cache) as now:
+            assert await reason_of(now.source, now.token) is None
+            assert await reason_of(now.source, token_of(key)) is None
+        assert all(known.kid in cache.read_text() for known in now.auth.keys)
 
     run(scenario())
 
@@ -240,44 +288,34 @@ def test_unknown_keys_make_one_request_in_ten_seconds(key: SigningKey, cache: Pa
 
 def test_a_crowd_with_an_unknown_key_shares_one_request(key: SigningKey, cache: Path) -> None:
     async def scenario() -> None:
-        auth, clock, new = FakeAuth(key), Clock(), SigningKey.generate()
-        async with started(auth, cache, clock=clock) as source:
-            await source.refresh()
-            auth.keys.append(new)
-            clock.now += 11
-            before = len(auth.requests)
+        async with rotated(key, cache) as now:
 
             async def slow() -> httpx.Response:
                 await asyncio.sleep(0.05)
-                return await auth.publish()
+                return await now.auth.publish()
 
-            auth.answer = slow
-            token = token_of(new)
-            assert set(await asyncio.gather(*(reason_of(source, token) for _ in range(50)))) == {
-                None
-            }
-            assert len(auth.requests) - before == 1
+            now.auth.answer = slow
+            crowd = (reason_of(now.source, now.token) for _ in range(50))
+            assert set(await asyncio.gather(*crowd)) == {None}
+            assert len(now.auth.requests) - now.asked == 1
 
     run(scenario())
 
 
 def test_one_caller_that_gives_up_spoils_it_for_no_other(key: SigningKey, cache: Path) -> None:
     async def scenario() -> None:
-        auth, clock, new = FakeAuth(key), Clock(), SigningKey.generate()
-        async with started(auth, cache, clock=clock) as source:
-            await source.refresh()
-            auth.keys.append(new)
-            clock.now += 11
+        async with rotated(key, cache) as now:
             go = asyncio.Event()
 
             async def wait() -> httpx.Response:
                 await go.wait()
-                return await auth.publish()
+                return await now.auth.publish()
 
-            auth.answer = wait
-            token = token_of(new)
-            first, second = (asyncio.create_task(reason_of(source, token)) for _ in range(2))
-            await asyncio.sleep(0.01)
+            now.auth.answer = wait
+            first, second = (
+                asyncio.create_task(reason_of(now.source, now.token)) for _ in range(2)
+            )
+            await until(lambda: len(now.auth.requests) > now.asked)
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)
             go.set()
@@ -406,6 +444,7 @@ async def _babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.write(b"SSH-2.0-OpenSSH_9.2\r\n" * 100)
     await writer.drain()
     writer.close()
+    await writer.wait_closed()
 
 
 @pytest.mark.parametrize("behaviour", [_drip, _hang, _pour, _babble], ids=lambda f: f.__name__[1:])
@@ -417,32 +456,20 @@ def test_a_hostile_server_is_left_in_time(
     """Over a real socket: in total time and in bytes, whatever each single read does."""
 
     async def scenario() -> None:
-        connections: list[asyncio.Task[None]] = []
+        met: list[asyncio.StreamReader] = []
 
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            connections.append(task)
-            try:
-                await behaviour(reader, writer)
-            except (ConnectionError, asyncio.CancelledError):
-                pass
-            finally:
-                writer.close()
+        async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            met.append(reader)
+            await behaviour(reader, writer)
 
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        source = KeySource(f"http://127.0.0.1:{port}", cache, fetch_seconds=0.5, retry_seconds=60)
-        begun = time.monotonic()
-        await source.start()
-        assert time.monotonic() - begun < 15
-        assert not source.ready
-        await source.close()
-        for task in connections:
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
-        server.close()
-        assert connections
+        async with listening(meet) as url:
+            source = KeySource(url, cache, fetch_seconds=0.5, retry_seconds=60)
+            begun = time.monotonic()
+            await source.start()
+            assert time.monotonic() - begun < 60  # else it waits for as long as the server likes
+            assert not source.ready
+            await source.close()
+        assert met
 
     run(scenario())
 
@@ -450,7 +477,7 @@ def test_a_hostile_server_is_left_in_time(
 def test_keys_come_over_a_real_socket_from_a_real_key_file(tmp_path: Path, cache: Path) -> None:
     store = KeyStore(tmp_path / "auth")
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         body = json.dumps(store.verification_keys().to_jwks()).encode()
         writer.write(
@@ -462,16 +489,14 @@ def test_keys_come_over_a_real_socket_from_a_real_key_file(tmp_path: Path, cache
         await writer.wait_closed()
 
     async def scenario() -> None:
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        source = KeySource(f"http://127.0.0.1:{port}/", cache, fetch_seconds=30, retry_seconds=0)
-        await source.start()
-        old = token_of(store.current())
-        assert await reason_of(source, old) is None
-        store.rotate(600, publish_seconds=0)
-        assert await reason_of(source, token_of(store.current())) is None
-        assert await reason_of(source, old) is None
-        server.close()
+        async with listening(answer) as url:
+            source = KeySource(f"{url}/", cache, fetch_seconds=30, retry_seconds=0)
+            await source.start()
+            old = token_of(store.current())
+            assert await reason_of(source, old) is None
+            store.rotate(600, publish_seconds=0)
+            assert await reason_of(source, token_of(store.current())) is None
+            assert await reason_of(source, old) is None
         assert await reason_of(source, token_of(SigningKey.generate())) == "key_unknown"
         assert await reason_of(source, old) is None
         await source.close()
@@ -513,8 +538,7 @@ def test_a_kept_file_that_can_not_be_relied_on_is_not_used(
 ) -> None:
     async def scenario() -> None:
         attacker = SigningKey.generate()
-        async with started(FakeAuth(attacker), cache):
-            pass
+        await keep(attacker, cache)
         _SPOILERS[how](cache)
         auth = FakeAuth(key)
         auth.answer = auth.refuse
@@ -569,18 +593,11 @@ def test_closing_ends_everything_even_a_hung_request(key: SigningKey, cache: Pat
         auth = FakeAuth(key)
         source = KeySource(URL, cache, transport=auth, fetch_seconds=1000)
         await source.start()
-        asked = asyncio.Event()
-
-        async def hang() -> httpx.Response:
-            asked.set()
-            await asyncio.Event().wait()
-            raise AssertionError
-
         await source.refresh()
-        auth.answer = hang
+        auth.answer = auth.hang
         waiting = asyncio.create_task(source.refresh())
         async with asyncio.timeout(30):
-            await asked.wait()
+            await auth.hung.wait()
         async with asyncio.timeout(30):
             await source.close()
             await source.close()

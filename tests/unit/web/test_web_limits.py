@@ -10,11 +10,22 @@ import pytest
 from starlette.requests import Request
 
 from product_classifier.core.errors import ConfigurationError
+from product_classifier.web import limits as module
 from product_classifier.web.limits import RateLimits, parse_rates
 from product_classifier.web.problems import Problem
 from redis_process import RedisProcess, running_redis
 
-LONGEST_STALL = 0.75  # three times what is promised: two processors, shared
+LONGEST_STALL = (
+    0.75  # three times what is promised; three times the longest pause before the trouble is added
+)
+CALM_SECONDS = 1.0
+
+
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis may be slow here: what is tested is another thing, and this machine may be busy."""
+    monkeypatch.setattr(module, "STORE_SECONDS", 20.0)
+    monkeypatch.setattr(module, "SOCKET_SECONDS", 20.0)
 
 
 def request_of(user: str = "alice", path: str = "/predict") -> Request:
@@ -77,6 +88,7 @@ def test_products_have_a_budget_of_their_own() -> None:
     assert run(None, work) == [200, 429, 200, 429]
 
 
+@pytest.mark.usefixtures("_patient")
 @pytest.mark.parametrize("stored_in", ["memory", "redis"])
 def test_what_is_refused_costs_nothing(stored_in: str, tmp_path: Path) -> None:
     async def work(limits: RateLimits) -> list[int]:
@@ -98,6 +110,7 @@ def test_several_limits_hold_at_once() -> None:
     assert run(None, work) == [200, 200, 200, 429]
 
 
+@pytest.mark.usefixtures("_patient")
 def test_processes_share_their_count_through_redis(tmp_path: Path) -> None:
     async def work(limits: RateLimits) -> list[int]:
         assert limits.is_shared
@@ -108,6 +121,7 @@ def test_processes_share_their_count_through_redis(tmp_path: Path) -> None:
         assert run(redis.url, work) == [200, 429, 429, 429]
 
 
+@pytest.mark.usefixtures("_patient")
 def test_a_redis_that_is_not_there_at_the_start_is_no_error(tmp_path: Path) -> None:
     redis = RedisProcess(tmp_path)
 
@@ -124,7 +138,7 @@ def test_a_redis_that_is_not_there_at_the_start_is_no_error(tmp_path: Path) -> N
 
 
 async def wait_for(limits: RateLimits, *, shared: bool) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while limits.is_shared is not shared:
             await asyncio.sleep(0.02)
 
@@ -136,32 +150,49 @@ def test_a_redis_that_dies_or_hangs_stalls_no_request_and_limits_go_on(
     with running_redis(tmp_path) as redis:
 
         async def work(limits: RateLimits) -> None:
-            assert await status(limits, request_of(), "20/minute") == 200
+            user = await counted_in_redis(limits)
+            calm, _ = await longest_stall(limits, "calm", CALM_SECONDS)
             redis.kill() if trouble == "killed" else redis.hang()
-            longest, codes = 0.0, []
-
-            async def one() -> None:
-                nonlocal longest
-                began = time.monotonic()
-                codes.append(await status(limits, request_of(), "20/minute"))
-                longest = max(longest, time.monotonic() - began)
-
-            stop = asyncio.Event()
-            watching = asyncio.create_task(_longest_pause(stop))
-            for _ in range(30):  # 3 seconds: two probes or more fall into it
-                await asyncio.gather(*(one() for _ in range(4)))
-                await asyncio.sleep(0.1)
-            stop.set()
-            assert longest < LONGEST_STALL
-            assert await watching < LONGEST_STALL
+            # 3 seconds: two probes or more fall into it.
+            longest, codes = await longest_stall(limits, user, 3.0)
+            assert longest < LONGEST_STALL + 3 * calm
             assert set(codes) == {200, 429}
             assert codes.count(200) == 20
             redis.start() if trouble == "killed" else redis.go_on()
             await wait_for(limits, shared=True)
-            assert await status(limits, request_of("bob"), "20/minute") == 200
-            assert limits.is_shared
+            await counted_in_redis(limits)
 
         run(redis.url, work)
+
+
+async def counted_in_redis(limits: RateLimits) -> str:
+    """Gives a user whose first request was counted there; Redis may have been too slow for others."""
+    for number in range(20):
+        assert await status(limits, request_of(user := f"user{number}"), "20/minute") == 200
+        if limits.is_shared:
+            return user
+        await wait_for(limits, shared=True)
+    raise AssertionError("Redis is never fast enough")
+
+
+async def longest_stall(limits: RateLimits, user: str, seconds: float) -> tuple[float, list[int]]:
+    """Asks again and again; gives the longest wait of a request or of the event loop, and the answers."""
+    pauses: list[float] = []
+    codes: list[int] = []
+
+    async def one() -> None:
+        began = time.monotonic()
+        codes.append(await status(limits, request_of(user), "20/minute"))
+        pauses.append(time.monotonic() - began)
+
+    stop = asyncio.Event()
+    watching = asyncio.create_task(_longest_pause(stop))
+    end = time.monotonic() + seconds
+    while time.monotonic() < end or len(codes) <= 20:
+        await asyncio.gather(*(one() for _ in range(4)))
+        await asyncio.sleep(0.1)
+    stop.set()
+    return max(*pauses, await watching), codes
 
 
 async def _longest_pause(stop: asyncio.Event) -> float:

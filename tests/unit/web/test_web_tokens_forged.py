@@ -113,7 +113,7 @@ def test_a_huge_token_costs_next_to_nothing(forge: Forge) -> None:
     for _ in range(1000):
         with pytest.raises(TokenError, match="4096 bytes"):
             verifier.verify(token, NOW)
-    assert time.process_time() - started < 3  # reading it once takes longer than that
+    assert time.process_time() - started < 6  # reading it each time takes longer than that
 
 
 @pytest.mark.parametrize(
