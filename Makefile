@@ -10,7 +10,7 @@ help: ## List the targets
 setup: ## Create both Python environments (uv in .tools); quick where nothing changed
 	@$(PYTHON) src/product_classifier/runtime/bootstrap.py
 
-start: setup ## Start Airflow and MLflow, run the pipeline, bring the API up (ARGS="--set text_epochs=5 --force")
+start: setup ## Start Airflow and MLflow, run the pipeline, bring the API up (ARGS="--set image_epochs=5 --force")
 	@$(RUN) start $(ARGS)
 
 stop: ## End everything that start started
@@ -22,7 +22,7 @@ status: ## Show the services and the last run
 logs: ## Show the services' logs (S=serve ARGS=-f)
 	@$(RUN) logs $(S) $(ARGS)
 
-monitoring: setup ## Start Prometheus, Alertmanager and their exporters, alone or beside the embedded run
+monitoring: setup ## Start Prometheus, Alertmanager, exporters and Grafana, alone or beside what runs
 	@$(RUN) monitoring
 
 dashboards: setup ## Make Grafana's dashboards anew from their source

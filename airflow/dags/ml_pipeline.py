@@ -27,7 +27,7 @@ All are optional; an empty one leaves `params.yaml` as it is, a given one is wri
 `dvc exp run --set-param` does). For example, a short training on a folder of yours:
 
 ```json
-{"data_source": "/data/my-catalogue", "text_epochs": 5, "image_fine_tune_blocks": 0}
+{"data_source": "/data/my-catalogue", "text_epochs": 5, "image_epochs": 10}
 ```
 
 `{"branches": "reuse"}` keeps the text and image branch of the champion and fits only the fusion:
@@ -52,8 +52,8 @@ longer); bad input or configuration (exit code 2) is not, because trying again c
 
 1. The failed task's log ends with one JSON line, `"event": "task_failed"`, with the reason and what
    to do.
-2. `data_stage.run` failed with exit code 2: `data/raw/validation_report.md` keeps the last good
-   state; the log names the first offending rows. Correct the source, clear the task.
+2. `data_stage.run` failed with exit code 2: `reports/ingest/validation_report.md` and the log name
+   the first offending rows; `data/raw` keeps the last good state. Correct the source, clear the task.
 3. `gate` failed: there is no champion and the candidate missed a floor; `reports/gate.json` says
    which.
 4. `version` failed: the DVC remote is away or refuses. Nothing is lost; clear the task when it is
@@ -62,8 +62,9 @@ longer); bad input or configuration (exit code 2) is not, because trying again c
    unusable setting is named there; nothing else has to be repeated: correct it, clear the task.
 6. `smoke` failed: the API is up, but refused the account SMOKE_USER, answered with another bundle
    than the champion, or differently from the model on disk; the ERROR line has both values.
-7. `drift` failed: only the report is missing (`reports/drift/`); clear the task. It fails for a
-   fault, never because the products have drifted: that is an alert.
+7. `drift` failed: only the report is missing (`reports/drift/`); clear the task. The run is red,
+   but has delivered. It fails for a fault, never because the products have drifted: that is an
+   alert.
 8. On the machine itself: `make status`, `make logs`, `make doctor`.
 """
 

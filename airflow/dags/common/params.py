@@ -59,7 +59,7 @@ def build_params() -> dict[str, Param]:
             maxLength=1024,
             title="Data source",
             description=(
-                "sample, rakuten, a folder, a zip, an https:// or an s3:// prefix, for this run "
+                "sample, rakuten, a folder, a zip, an https:// or s3:// prefix, for this run "
                 "only. Empty: the DATA_SOURCE setting."
             ),
         ),
@@ -83,7 +83,12 @@ def build_params() -> dict[str, Param]:
         "sample_products": _integer(
             "Products in the sample", "Labelled products of the generated catalogue.", 270, 100_000
         ),
-        "text_epochs": _integer("Text epochs", "Most epochs of the LSTM text branch.", 1, 500),
+        "text_epochs": _integer(
+            "Text epochs",
+            "Epochs of the LSTM text branch; more on a small catalogue (train.text.min_steps).",
+            1,
+            500,
+        ),
         "text_max_tokens": _integer("Text tokens", "Tokens read of each product's text.", 8, 512),
         "image_weights": Param(
             None,
@@ -94,7 +99,7 @@ def build_params() -> dict[str, Param]:
             description="imagenet, random, auto, or the path of a weights file.",
             section="Hyperparameters (empty: as in params.yaml)",
         ),
-        "image_epochs": _integer("Image epochs", "Most epochs of the image head.", 1, 1000),
+        "image_epochs": _integer("Image epochs", "Epochs of the image head.", 1, 1000),
         "image_fine_tune_blocks": _integer(
             "Blocks to fine-tune", "Last VGG16 blocks trained further; 0 keeps all frozen.", 0, 5
         ),

@@ -26,17 +26,23 @@ def register(app: typer.Typer) -> None:
     group.command("migrate")(_migrate)
     group.command("add-user")(_add_user)
     group.command("set-password")(_set_password)
-    app.add_typer(group, name="auth", help="Run the auth service, or work on its users and keys.")
+    app.add_typer(group, name="auth")
 
 
 def _auth(context: typer.Context) -> None:
-    """Run the auth service, or work on its users and keys."""
+    """Runs the auth service, or works on its users and keys.
+
+    Its commands work where auth runs: in containers inside its own, see docs/operations.md, "Containers".
+    """
     if context.invoked_subcommand is None:
         _run()
 
 
 def _run() -> None:
-    """Run the auth service until SIGTERM."""
+    """Runs the auth service until SIGTERM.
+
+    Listens on AUTH_HOST and AUTH_PORT. Exit code 2: a setting can't be used.
+    """
     configure_logging("auth")
     from product_classifier.auth.app import create_app
     from product_classifier.web.server import run_service
@@ -60,9 +66,10 @@ def _rotate_keys(
         ),
     ] = False,
 ) -> None:
-    """Make a new signing key; old ones are kept until the last token that they signed is dead.
+    """Makes a new signing key.
 
-    A running service follows by itself. Exit code 2: ALGORITHM=HS256 has no such keys.
+    Old ones are kept until the last token that they signed is dead. A running service follows by itself. Exit code 2:
+    ALGORITHM=HS256 has no such keys.
     """
     configure_logging("auth")
     from product_classifier.auth.audit import AuditEvent, Origin
@@ -83,7 +90,7 @@ def _rotate_keys(
 
 
 def _migrate() -> None:
-    """Bring the database to this version's tables. `auth` does so at its start too."""
+    """Brings the database to this version's tables. `auth` does so at its start too."""
     configure_logging("auth")
     with _opened():
         typer.echo("The database is up to date.")
@@ -94,9 +101,10 @@ def _add_user(
     role: Annotated[str, typer.Option(help="admin or user.")] = "user",
     full_name: Annotated[str | None, typer.Option(help="At most 200 characters.")] = None,
 ) -> None:
-    """Make a user. The password is asked for, or read from the first line of stdin.
+    """Makes a user.
 
-    Exit code 2: the name is taken or not allowed, or the password breaks a rule.
+    The password is asked for, or read from the first line of stdin. Exit code 2: the name is taken or not allowed, or
+    the password breaks a rule.
     """
     configure_logging("auth")
     from product_classifier.auth.audit import Origin
@@ -106,7 +114,9 @@ def _add_user(
     if role not in ("admin", "user"):
         raise ConfigurationError(f"--role must be admin or user. Received: {role!r}.")
     if full_name is not None and len(full_name) > 200:
-        raise ConfigurationError("--full-name must have at most 200 characters.")
+        raise ConfigurationError(
+            f"--full-name must have at most 200 characters. It has {len(full_name)}."
+        )
     with _opened() as service:
         user = NewUser(
             name=name,
@@ -119,9 +129,10 @@ def _add_user(
 
 
 def _set_password(name: Annotated[str, typer.Argument(help="User name.")]) -> None:
-    """Give a user a new password and end all its sessions. Asked for, or read from the first line of stdin.
+    """Gives a user a new password and ends all its sessions.
 
-    Exit code 2: there is no such user, or the password breaks a rule.
+    The password is asked for, or read from the first line of stdin. Exit code 2: there is no such user, or the password
+    breaks a rule.
     """
     configure_logging("auth")
     from product_classifier.auth.audit import Origin

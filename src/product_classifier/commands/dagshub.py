@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True)
     group.command("login")(_login)
     group.command("init")(_init)
-    app.add_typer(group, name="dagshub", help="Set up DagsHub for MLflow and DVC, once.")
+    app.add_typer(group, name="dagshub", help="Sets up DagsHub for MLflow and DVC, once.")
 
 
 def _dotenv() -> Path:
@@ -33,9 +33,10 @@ def _login(
         ),
     ] = False,
 ) -> None:
-    """Sign in at DagsHub and write DAGSHUB_USERNAME and DAGSHUB_TOKEN to .env.
+    """Signs in at DagsHub.
 
-    A browser's sign-in gives a token that expires; one made on the page need not (DagsHub, Settings, Tokens).
+    Writes DAGSHUB_USERNAME and DAGSHUB_TOKEN to .env. A browser's sign-in gives a token that expires; one made on
+    the page need not (DagsHub, Settings, Tokens).
     """
     dotenv = _dotenv()
     from product_classifier.core.settings import get_settings
@@ -63,7 +64,10 @@ def _init(
         typer.Argument(metavar="OWNER/NAME", help="The owner: you, or an organisation of yours."),
     ],
 ) -> None:
-    """Make the repository if there is none, write DAGSHUB_REPOSITORY to .env, and check everything."""
+    """Makes the repository, if there is none.
+
+    Writes DAGSHUB_REPOSITORY to .env and checks token, repository, MLflow and storage. Exit code 1: one of them fails.
+    """
     dotenv = _dotenv()
     from rich.console import Console
 

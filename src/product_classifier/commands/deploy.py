@@ -9,10 +9,11 @@ import typer
 def _deploy(
     service: Annotated[str, typer.Argument(metavar="auth|serve", help="Which service.")],
 ) -> None:
-    """Brings a service up under the running supervisor, or up to date, and waits until it is ready.
+    """Brings auth or serve up, or up to date.
 
-    Exit code 1: it is not ready within two minutes; the end of its log says why. 2: nothing runs to
-    deploy to, a setting is unusable, or its port is taken.
+    Waits until it is ready. Of the embedded run: in containers the pipeline's tasks deploy_auth and deploy_serve do
+    this. Exit code 1: it is not ready within two minutes; the end of its log says why. 2: nothing runs to deploy to, a
+    setting is unusable, or its port is taken.
     """
     from product_classifier.core.errors import ConfigurationError
     from product_classifier.core.logging import configure_logging
@@ -33,9 +34,10 @@ def _deploy(
 
 
 def _smoke() -> None:
-    """Asks the deployed API for the type of a real product, and checks the answer.
+    """Asks the deployed API about a real product.
 
-    Exit code 1: it refuses, or answers with another model or otherwise than the model does here.
+    Signs in as SMOKE_USER. Exit code 1: the API refuses, or answers with another model or otherwise than the model
+    does here. 2: SMOKE_PASSWORD is not set.
     """
     from product_classifier.core.logging import configure_logging
     from product_classifier.core.settings import get_settings

@@ -42,10 +42,11 @@ def _drift_report(
         ),
     ] = None,
 ) -> None:
-    """Compare a batch, or serve's requests, with what the model was tested on: reports/drift, and MLflow.
+    """Compares what came in with the model's test.
 
-    Drift is a finding, not a failure: exit code 0. 2: there is no batch, or no such bundle here. 99: there is nothing
-    to compare, or the bundle is older than its reference.
+    The report on the last batch, or with --api on serve's requests, is in reports/drift and in MLflow. Drift is a
+    finding, not a failure: exit code 0. 2: there is no batch, or no such bundle here. 99: there is nothing to compare,
+    or the bundle is from before there were references.
     """
     configure_logging("drift")
     os.nice(_NICE)

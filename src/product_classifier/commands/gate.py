@@ -18,10 +18,11 @@ def register(app: typer.Typer) -> None:
             True, help="Ask DVC whether anything changed, and tell it what was decided."
         ),
     ) -> None:
-        """Hold the candidate against the floors of params.yaml; publish it and make it champion.
+        """Makes the candidate champion, if it is good enough.
 
-        Exit code 0: it is champion, or was refused and another one stays (a warning says why).
-        1: it is damaged. 2: it was refused and there is no champion. 99: nothing changed.
+        It is held against the floors of params.yaml, section gate. Exit code 0: it is champion, or was refused and
+        another one stays (a warning says why). 1: it is damaged. 2: it was refused and there is no champion. 99:
+        nothing changed.
         """
         configure_logging("gate")
         from product_classifier.commands.isolation import handed_over, is_isolated

@@ -23,11 +23,10 @@ def _build(
         bool, typer.Option("--print-tag", help="Only say the tag of the sources as they are.")
     ] = False,
 ) -> None:
-    """Builds the container images, in parallel, tagged with the commit or with IMAGE_TAG.
+    """Builds the container images, in parallel.
 
-    With TRAIN_GPUS set, train carries the CUDA libraries.
-
-    Exit code 1: the build failed. 2: there is no such image, or Docker with buildx is missing.
+    They are tagged with the commit, or with IMAGE_TAG. With TRAIN_GPUS set, train carries the CUDA libraries. Exit code
+    1: the build failed. 2: there is no such image, or Docker with buildx is missing.
     """
     from product_classifier.core.settings import get_settings
     from product_classifier.core.workspace import Workspace

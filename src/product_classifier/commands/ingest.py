@@ -19,9 +19,10 @@ def _ingest(
         ),
     ] = None,
 ) -> None:
-    """Imports a catalogue into data/raw: fetches, validates, splits and publishes it.
+    """Imports a catalogue into data/raw.
 
-    Bad input ends with exit code 2, a report in reports/ingest/ and data/raw as it was.
+    It is fetched, checked, split, and put in place as a whole. Bad input ends with exit code 2 and a report in
+    reports/ingest/; data/raw is as it was.
     """
     from product_classifier.commands.isolation import handed_over
     from product_classifier.core.logging import configure_logging

@@ -17,14 +17,14 @@ logger = logging.getLogger(__name__)
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     models = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-    app.add_typer(models, name="models", help="Show the published models.")
+    app.add_typer(models, name="models", help="Shows the published models.")
 
     @models.command("list")
     def list_command(
         as_json: bool = typer.Option(False, "--json", help="Print JSON, one list."),
         history: bool = typer.Option(False, "--history", help="Print the champion's moves."),
     ) -> None:
-        """List the releases, oldest first; the champion has a star."""
+        """Lists the releases, oldest first; the champion has a star."""
         workspace = Workspace.find()
         rows = _moves(workspace) if history else _releases(workspace)
         if as_json:
@@ -38,7 +38,10 @@ def register(app: typer.Typer) -> None:
             None, "--to", help="Id of a release or its beginning. Default: the champion before."
         ),
     ) -> None:
-        """Make an earlier release the champion again, after checking its files."""
+        """Makes an earlier release champion again.
+
+        Its files are checked first.
+        """
         configure_logging("gate")
         from product_classifier.core.export import export_champion, plan_exports
         from product_classifier.core.releases import rollback

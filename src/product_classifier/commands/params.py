@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     group = typer.Typer(
-        help="Show or change the hyperparameters in params.yaml.", no_args_is_help=True
+        help="Shows or changes the hyperparameters in params.yaml.", no_args_is_help=True
     )
     group.command("show")(show)
     group.command("set")(set_values)
@@ -25,7 +25,10 @@ def register(app: typer.Typer) -> None:
 def show(
     key: str = typer.Argument("", help="A parameter or a section, as train.text; all if left out."),
 ) -> None:
-    """Print parameters as key=value, those that params.yaml leaves out too."""
+    """Prints parameters as key=value.
+
+    Those that params.yaml leaves out are shown too.
+    """
     from product_classifier.versioning.params_file import check_key, flatten_params
 
     values = flatten_params(load_params(Workspace.find().params))
@@ -41,7 +44,7 @@ def set_values(
         list[str], typer.Argument(help="One or more key=value, as train.text.epochs=12.")
     ],
 ) -> None:
-    """Change parameters: all of them or, if one is not allowed, none."""
+    """Changes parameters: all of them or, if one is not allowed, none."""
     from product_classifier.commands.isolation import hand_params, is_isolated, take_back_params
     from product_classifier.versioning.params_file import parse_assignment, set_params
 

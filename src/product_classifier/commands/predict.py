@@ -46,10 +46,11 @@ def _predict(
         typer.Option(metavar="N", help="Put the parts of N shards together; scores nothing."),
     ] = None,
 ) -> None:
-    """Score products with the champion: codes, names, confidence and decision, into data/predictions.
+    """Scores products with the champion.
 
-    Every row gets an answer or an error of its own. A killed run goes on where it was when it is started again.
-    Exit code 1: the bundle is damaged or parts are missing; 2: a file can't be read or a column is missing.
+    Codes, names, confidence and decision go to data/predictions. Every row gets an answer or an error of its own. A
+    killed run goes on where it was when it is started again. Exit code 1: the bundle is damaged or parts are missing.
+    2: a file can't be read or a column is missing.
     """
     configure_logging("predict")
     if shard is not None and merge is not None:

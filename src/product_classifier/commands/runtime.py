@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from product_classifier.runtime.compose import Compose
     from product_classifier.runtime.layout import Layout
 
-_SET_HELP = "A field of the trigger form, as text_epochs=5. Repeat it for several."
+_SET_HELP = "A field of the trigger form, as image_epochs=5. Repeat it for several."
 
 
 def _layout() -> "Layout":
@@ -73,9 +73,11 @@ def start(
         bool, typer.Option("--no-trigger", help="Only start the services.")
     ] = False,
 ) -> None:
-    """Starts Airflow and MLflow, runs the pipeline in them, and brings the API up.
+    """Starts the services and runs the pipeline.
 
-    In containers where an engine with Compose answers, else as processes: PIPELINE_RUNTIME decides.
+    The services are Airflow, MLflow and the monitoring; the pipeline brings the API up. In containers where an engine
+    with Compose answers, else as processes: PIPELINE_RUNTIME decides otherwise. Exit code 1: the run failed. 2: a
+    parameter or a setting can't be used.
     """
     from rich.console import Console
 
@@ -108,7 +110,10 @@ def start(
 
 
 def stop() -> None:
-    """Ends Airflow, MLflow, auth, serve and everything they started; data and volumes stay."""
+    """Ends everything that `start` started.
+
+    Data and volumes stay.
+    """
     from product_classifier.core.settings import get_settings
     from product_classifier.runtime.start import stop as stop_processes
 
@@ -122,7 +127,10 @@ def stop() -> None:
 
 
 def status() -> None:
-    """Shows the services and the last run. Ends with 1 where a service is not healthy."""
+    """Shows the services and the last run.
+
+    Exit code 1: a service is not healthy.
+    """
     from rich.console import Console
 
     from product_classifier.core.settings import get_settings
@@ -146,7 +154,12 @@ def logs(
     ] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines of each log.")] = 50,
 ) -> None:
-    """Shows the services' logs."""
+    """Shows the services' logs.
+
+    Exit code 2: there is no such service; says which there are.
+    """
+    from product_classifier.core.settings import get_settings
+    from product_classifier.runtime.monitoring.secret_addresses import hide_addresses
     from product_classifier.runtime.service_logs import choose_logs, follow_logs, read_logs
 
     layout = _layout()
@@ -155,23 +168,27 @@ def logs(
 
         raise typer.Exit(max(show_stack_logs(stack, service, lines=lines, follow=follow)))
     files = choose_logs(layout, service)
-    for line in read_logs(files, lines):
+    for line in hide_addresses(read_logs(files, lines), get_settings()):
         typer.echo(line)
     if follow:
         try:
-            for line in follow_logs(files):
+            for line in hide_addresses(follow_logs(files), get_settings()):
                 typer.echo(line)
         except KeyboardInterrupt:
             raise typer.Exit(0) from None
 
 
 def init_env() -> None:
-    """Generates into .env the passwords and keys that are missing, for `docker compose` by hand."""
+    """Generates what is missing in .env for containers by hand.
+
+    That is passwords and keys; image tag and owner of the checkout go to .state/compose.env.
+    """
     from product_classifier.core.settings import get_settings
     from product_classifier.runtime.compose import Compose
     from product_classifier.runtime.compose_start import complete_stack_dotenv
     from product_classifier.runtime.compose_values import MONITORING, compose_values, profiles
     from product_classifier.runtime.monitoring.stack import prepare_stack
+    from product_classifier.runtime.mounted_files import open_mounted_files
 
     layout = _layout()
     names = sorted(complete_stack_dotenv(layout).passwords)
@@ -179,14 +196,16 @@ def init_env() -> None:
     settings = get_settings()
     layout.prepare()
     stack = Compose(layout, settings.compose_project_name)
-    stack.write_values(compose_values(layout, settings))
+    values = compose_values(layout, settings)
     if MONITORING in profiles(settings):
-        prepare_stack(layout, settings)
+        values |= prepare_stack(layout, settings)
+    stack.write_values(values)
+    open_mounted_files(layout.root)
     typer.echo(f"Generated into .env: {', '.join(names)}." if names else "Nothing was missing.")
 
 
 def init_airflow() -> None:
-    """Creates or migrates Airflow's database, its pool and its logins, without starting anything."""
+    """Creates or migrates Airflow's database, pool and logins."""
     from product_classifier.core.settings import get_settings
     from product_classifier.runtime.api_services import has_users
     from product_classifier.runtime.dotenv import complete_dotenv
@@ -203,7 +222,10 @@ def init_airflow() -> None:
 
 
 def doctor() -> None:
-    """Checks this machine and the settings and says what to do. Ends with 1 where one fails."""
+    """Checks this machine and the settings.
+
+    Says what to do. Exit code 1: something has to be done before a start.
+    """
     from rich.console import Console
 
     from product_classifier.runtime.doctor import examine, print_findings
@@ -213,7 +235,11 @@ def doctor() -> None:
 
 
 def clean(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
-    """Removes caches and the embedded run's state; never data, models, runs or the DVC remote."""
+    """Removes caches and .state, after a question.
+
+    Never data, models, runs or the DVC remote.
+    """
+    from product_classifier.core.settings import get_settings
     from product_classifier.runtime.cleanup import clean as remove
     from product_classifier.runtime.cleanup import removable
 
@@ -231,7 +257,7 @@ def clean(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] 
     )
     if not yes:
         typer.confirm("Remove these?", abort=True)
-    typer.echo(f"Removed {len(remove(layout))} folders and files.")
+    typer.echo(f"Removed {len(remove(layout, get_settings()))} folders and files.")
 
 
 def register(app: typer.Typer) -> None:

@@ -13,9 +13,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _serve() -> None:
-    """Serve predictions over HTTP with the champion, until SIGTERM; requests in flight are answered first.
+    """Serves predictions over HTTP with the champion.
 
-    Listens on SERVE_HOST and SERVE_PORT. Exit code 2: a setting can't be used.
+    Listens on SERVE_HOST and SERVE_PORT until SIGTERM; requests in flight are answered first. Exit code 2: a setting
+    can't be used.
     """
     configure_logging("serve")
     settings, workspace = get_settings(), Workspace.find()

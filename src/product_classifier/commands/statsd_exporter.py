@@ -43,7 +43,10 @@ def _statsd_exporter(
         str, typer.Option("--statsd.listen-tcp", help="Only empty: there is no StatsD over TCP.")
     ] = "",
 ) -> None:
-    """Receive StatsD and give it to Prometheus; the options are those of statsd_exporter."""
+    """Receives StatsD and gives it to Prometheus.
+
+    The options are those of statsd_exporter, which it stands in for.
+    """
     from product_classifier.core.errors import ConfigurationError
     from product_classifier.core.logging import configure_logging
     from product_classifier.runtime.monitoring.statsd_exporter import (

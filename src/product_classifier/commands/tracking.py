@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command("sync-runs")
     def sync_runs_command() -> None:
-        """Upload the training runs that MLflow does not have yet.
+        """Uploads the training runs that MLflow does not have yet.
 
         Exit code 0: it has all of them now. 1: some are still kept here. 99: nothing to do.
         """

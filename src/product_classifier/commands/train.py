@@ -15,10 +15,11 @@ def register(app: typer.Typer) -> None:
 
     @app.command("train")
     def train_command() -> None:
-        """Train text and image branch and their fusion; measure, export and publish a candidate bundle.
+        """Trains text and image branch and their fusion.
 
-        Hyperparameters are in params.yaml, section train. A killed training goes on where it was when it is started
-        again. Exit code 2: the data or the parameters can't be used.
+        The result, measured and exported, is the bundle models/candidate. Hyperparameters are in params.yaml, section
+        train. A killed training goes on where it was when it is started again. Exit code 2: the data or the
+        parameters can't be used.
         """
         # TensorFlow's C++ log is not ours to read: a line per optimised graph. Set it to 0 to see it.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

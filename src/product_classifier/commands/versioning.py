@@ -69,7 +69,10 @@ def check(
     stage: Annotated[Stage, typer.Argument(help="The stage to look at.")],
     force: bool = typer.Option(False, "--force", help="Run it even if nothing changed."),
 ) -> None:
-    """Say whether a stage must run: exit 0 if inputs, parameters or outputs changed, 99 if not."""
+    """Says whether a stage must run.
+
+    Exit code 0: its code, inputs, parameters or outputs changed. 99: nothing did.
+    """
     from product_classifier.commands.isolation import check_isolated, is_isolated
     from product_classifier.versioning.check import check_stage
     from product_classifier.versioning.record import record_stage
@@ -93,9 +96,10 @@ def check(
 def version(
     stage: Annotated[Stage, typer.Argument(help="The stage whose outputs to record.")],
 ) -> None:
-    """Record a stage's outputs with DVC, push them, and prove that the remote has them.
+    """Records a stage's outputs with DVC and pushes them.
 
-    With WORKSPACE_SYNC=dvc the stage has recorded them itself: only the proof is left.
+    It ends well only where the remote proved to have them. With WORKSPACE_SYNC=dvc the stage has recorded them itself:
+    only the proof is left.
     """
     from product_classifier.commands.isolation import is_isolated, prove_isolated
     from product_classifier.versioning.record import record_stage
@@ -113,7 +117,7 @@ def version(
 
 def restore(
     run: str = typer.Option(
-        "", "--run", help="State, run, MLflow run or lock id, or its beginning."
+        "", "--run", help="Id of a state, run, MLflow run or lock, or its beginning."
     ),
     latest: bool = typer.Option(False, "--latest", help="The newest complete state on the remote."),
     stage: Annotated[
@@ -123,7 +127,10 @@ def restore(
         False, "--force", help="Give up local outputs that nothing else holds."
     ),
 ) -> None:
-    """Bring a recorded state back: data, candidate, reports, predictions, params, champion."""
+    """Brings a recorded state back.
+
+    That is data, candidate, reports, predictions, params.yaml and champion. Either --run or --latest says which state.
+    """
     if bool(run) == latest:
         raise ConfigurationError("Say which state: either --run <id> or --latest.")
     from product_classifier.core.export import export_champion
@@ -141,7 +148,10 @@ def verify(
         False, "--remote", help="Download every object of the remote and hash it too."
     ),
 ) -> None:
-    """Hash everything again: what is served, the outputs, the cache. Exit 1 if anything differs."""
+    """Hashes everything again: champion, outputs, cache.
+
+    The last line says YES where what is served is what was trained, else NO. Exit code 1: something differs.
+    """
     from product_classifier.versioning.verify import verify_workspace
 
     with open_repository("verify") as repository:

@@ -59,11 +59,6 @@ class Workspace:
         return self.root / "models"
 
     @property
-    def backbones(self) -> Path:
-        """VGG16 weights without top, one file per hash."""
-        return self.models / "backbones"
-
-    @property
     def candidate(self) -> Path:
         """The bundle that `train` publishes."""
         return self.models / "candidate"

@@ -12,14 +12,6 @@ def set_latest(workspace: Workspace, run_id: str, content_id: str) -> None:
     write_json_atomic(workspace.runs / LATEST_FILE, {"run_id": run_id, "content_id": content_id})
 
 
-def latest_content_id(workspace: Workspace) -> str | None:
-    """Gives the content id of the latest run's bundle, or None where nothing was trained yet."""
-    try:
-        return str(read_json(workspace.runs / LATEST_FILE)["content_id"])
-    except (FileNotFoundError, KeyError, ValueError):
-        return None
-
-
 def latest_record(workspace: Workspace) -> RunRecord | None:
     """Opens the record of the latest run, or gives None where nothing was trained yet.
 

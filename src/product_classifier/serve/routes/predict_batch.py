@@ -145,8 +145,14 @@ async def _answer_batch(
         bundle_id=answers.bundle_id,
         request_id=request_id(request),
         milliseconds=milliseconds(started),
-        message=f"{len(items) - refused} produits classés, {refused} refusés.",
+        message=_message(len(items) - refused, refused),
     )
+
+
+def _message(scored: int, refused: int) -> str:
+    """Says in French how it went, where 0 and 1 are singular."""
+    first = f"{scored} produits classés" if scored > 1 else f"{scored} produit classé"
+    return f"{first}, {refused} {'refusés' if refused > 1 else 'refusé'}."
 
 
 def _item_answer(
