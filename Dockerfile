@@ -145,7 +145,7 @@ FROM runtime AS auth
 USER root
 RUN install -d -o app -g app -m 0700 /var/lib/auth
 USER app
-COPY containers/healthcheck.py /opt/healthcheck.py
+COPY --chmod=0644 containers/healthcheck.py /opt/healthcheck.py
 COPY --from=build-auth /opt/venv /opt/venv
 COPY --from=package /opt/product-classifier /opt/product-classifier
 EXPOSE 8011
@@ -162,7 +162,7 @@ LABEL org.opencontainers.image.title=product-classifier/auth \
 CMD ["auth"]
 
 FROM runtime AS serve
-COPY containers/healthcheck.py /opt/healthcheck.py
+COPY --chmod=0644 containers/healthcheck.py /opt/healthcheck.py
 COPY --from=build-serve /opt/venv /opt/venv
 COPY --from=package /opt/product-classifier /opt/product-classifier
 EXPOSE 8000

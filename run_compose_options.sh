@@ -38,8 +38,29 @@ done
 compose() { docker compose "${files[@]}" "$@"; }
 stage() { compose --profile stages run --rm "$@"; }
 
+# Read by containers that run as users of their own; a checkout made under umask 077 has them closed. Not secret.
+mounted=(containers/{gateway,postgres,s3} monitoring/{prometheus,statsd} monitoring/grafana/{provisioning,dashboards})
+require_readable() {
+  local closed
+  closed=$(find "${mounted[@]}" ! -type l ! -perm -o=r)
+  if [[ -n $closed ]]; then
+    echo "Containers can't read ${closed%%$'\n'*}. \`make env\` lets them read what they mount; then try again." >&2
+    exit 2
+  fi
+}
+
+# What `make start` noted in its workspace, so that Prometheus misses services that are gone: now they are meant to be.
+forget_start() {
+  local workspace=${PROJECT_HOST_PATH-}
+  if [[ -z $workspace && -f .state/compose.env ]]; then
+    workspace=$(sed -n "s/^PROJECT_HOST_PATH='\(.*\)'$/\1/p" .state/compose.env)
+  fi
+  rm -f "${workspace:-.}/.state/metrics/workspace/stack.prom"
+}
+
 command=${1-}
 if [[ $# -gt 0 ]]; then shift; fi
+case $command in train | pipeline | auth | serve | mlflow | monitoring | airflow) require_readable ;; esac
 case $command in
   import) stage --no-deps ingest ingest "$@" ;;
   train) stage train train "$@" ;;
@@ -55,7 +76,7 @@ case $command in
   airflow) compose up --detach --wait "$@" ;;
   status) compose --profile '*' ps --all "$@" ;;
   logs) compose --profile '*' logs --tail 100 "$@" ;;
-  down) compose --profile '*' down "$@" ;;
+  down) compose --profile '*' down "$@" && forget_start ;;
   compose) compose "$@" ;;
   help | -h | --help) usage ;;
   *) usage >&2; exit 2 ;;

@@ -142,7 +142,8 @@ def cost_of_drift(model: LiveModel, monitor: DriftMonitor, product: ProductInput
     tokens = predictor.tokenize([decoded.text])
 
     def work() -> None:
-        monitor.add(scored, observe(decoded, tokens))
+        observe(decoded, tokens)
+        monitor.add(scored)
 
     return cpu_of_many(work, 1000)
 
@@ -210,7 +211,7 @@ def found_in(model: LiveModel, answers: list[Scored]) -> list[str]:
     monitor = DriftMonitor(MetricRegistry(), WINDOW)
     monitor.use(model.manifest)
     for one in answers:
-        monitor.add(one, one.observation)
+        monitor.add(one)
     figures = monitor.figures()
     assert figures is not None, "This bundle has no drift reference."
     return [*figures.drifted, *(["expected accuracy"] if figures.is_accuracy_low else [])]
@@ -221,10 +222,10 @@ def found_after(model: LiveModel, before: list[Scored], drifting: list[Scored]) 
     monitor = DriftMonitor(MetricRegistry(), WINDOW)
     monitor.use(model.manifest)
     for one in before:
-        monitor.add(one, one.observation)
+        monitor.add(one)
     first: dict[str, int] = {}
     for count, one in enumerate(drifting, start=1):
-        monitor.add(one, one.observation)
+        monitor.add(one)
         if count % 10 == 0 and (figures := monitor.figures()) is not None:
             low = ["expected accuracy"] if figures.is_accuracy_low else []
             for name in (*figures.drifted, *low):

@@ -36,7 +36,8 @@ from product_classifier.core.workspace import Workspace  # noqa: E402
 from product_classifier.modeling.predictor import Prediction, RankedCode  # noqa: E402
 from product_classifier.serve.live_model import Phases, Scored  # noqa: E402
 from product_classifier.web.tokens import TokenSigner  # noqa: E402
-from service_processes import free_port, prepare_workspace  # noqa: E402
+from service_processes import prepare_workspace  # noqa: E402
+from unused_ports import free_port  # noqa: E402
 
 MAX_SHARE = 0.02
 MAX_SCRAPE_SECONDS = 0.02

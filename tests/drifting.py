@@ -6,7 +6,11 @@ import numpy as np
 
 from product_classifier.core.bundle import Manifest
 from product_classifier.modeling.drift import Answered, build_reference
+from product_classifier.modeling.fusion import NOTHING
 from product_classifier.modeling.observation import Observation
+from product_classifier.modeling.predictor import Prediction, RankedCode
+from product_classifier.serve.drift import DriftMonitor
+from product_classifier.serve.live_model import Phases, Scored
 
 
 def make_rows(
@@ -62,3 +66,18 @@ def make_rows(
 def with_reference(manifest: Manifest, rows: Sequence[Answered]) -> Manifest:
     """The manifest with these rows as its reference."""
     return manifest.model_copy(update={"drift": build_reference(rows, range(10))})
+
+
+def scored(row: Answered) -> Scored:
+    """The answer in which a row was observed."""
+    code, confidence = row.predicted_code or 0, row.confidence or 0.1
+    modalities = NOTHING if row.predicted_code is None else "text"
+    prediction = Prediction((RankedCode(code, confidence),), modalities, "review", 0.9)
+    phases = Phases(0, 0, 0, 0, 0)
+    return Scored(prediction, "", np.zeros((1, 1), np.float32), False, phases, row.facts)
+
+
+def feed(monitor: DriftMonitor, rows: Sequence[Answered]) -> None:
+    """Shows the monitor the answers."""
+    for row in rows:
+        monitor.add(scored(row))

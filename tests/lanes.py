@@ -17,7 +17,10 @@ PYTEST = (str(ROOT / ".venv/bin/python"), "-m", "pytest")
 AIRFLOW_PYTEST = (str(ROOT / "airflow/.venv/bin/python"), "-m", "pytest")
 LIVE_MONITORING = tuple(
     f"tests/integration/{name}.py"
-    for name in ("test_monitoring_start", "test_alerts_live", "test_dashboard_panels")
+    for name in (
+        *("test_monitoring_start", "test_alert_receivers"),
+        *("test_alerts_live", "test_dashboard_panels"),
+    )
 )
 NO_TESTS_COLLECTED = 5
 

@@ -1,11 +1,13 @@
 """The whole monitoring as it runs for a user: real Prometheus, Alertmanager and exporters around real services.
 
-The programs, their commands, configuration and targets are those of the embedded run; the rules are the committed ones.
+The programs, their commands, configuration and targets are those of the embedded run; the rules are the committed ones
+(`keep_firing_seconds` may shorten how long an alert stays after its end).
 All of it listens on free ports of 127.0.0.1 and keeps its data in a temporary folder. Start it with
 `monitoring_stack(...)`; a test file begins with `require_monitoring()`.
 """
 
 import os
+import re
 import shutil
 import sys
 import threading
@@ -36,15 +38,15 @@ from product_classifier.runtime.monitoring.services import health_addresses, mon
 from product_forms import held_out_items
 from redis_process import RedisProcess, running_redis
 from service_processes import Services, running_services
-from started import free_ports
 from traffic import Traffic
+from unused_ports import free_ports
 
 T = TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 JOBS = ("prometheus", "alertmanager", "fastapi", "auth", "node", "pipeline", "airflow")
 SCRAPE_SECONDS = 10
-UP_SECONDS = 120
+UP_SECONDS = 300
 STATSD_SECONDS = 5.0
 _PORTS = (
     *("prometheus_port", "alertmanager_port", "node_exporter_port", "pipeline_exporter_port"),
@@ -174,6 +176,7 @@ def monitoring_stack(
     *,
     with_redis: bool = False,
     with_pipeline: bool = False,
+    keep_firing_seconds: int | None = None,
 ) -> Iterator[MonitoringStack]:
     """Starts services and monitoring, waits until every target is up, and ends all of it with the block.
 
@@ -184,8 +187,9 @@ def monitoring_stack(
         with_redis: Also starts a Redis, and tells the services of it.
         with_pipeline: Also leaves the figures of a pipeline that has run: a batch scored, its drift report, ends of
             tasks, Airflow's own. Takes half a minute more.
+        keep_firing_seconds: In place of each `keep_firing_for` of the rules, which is up to an hour.
     """
-    workspace = _checkout(trained, folder / "work space")
+    workspace = _checkout(trained, folder / "work space", keep_firing_seconds)
     with ExitStack() as stack:
         webhook = stack.enter_context(webhook_catcher())
         redis = stack.enter_context(running_redis(folder)) if with_redis else None
@@ -204,16 +208,32 @@ def monitoring_stack(
         yield running
 
 
-def _checkout(trained: Workspace, root: Path) -> Workspace:
+def _checkout(trained: Workspace, root: Path, keep_firing_seconds: int | None) -> Workspace:
     """Makes a workspace with a champion, and with what the embedded run looks for in a checkout."""
     shutil.copytree(trained.root, root, symlinks=True)
     workspace = Workspace(root)
     release = publish_release(workspace, workspace.candidate)
     point_champion(workspace, release.release_id, "for a test")
-    (root / "monitoring").symlink_to(REPOSITORY / "monitoring")
+    if keep_firing_seconds is None:
+        (root / "monitoring").symlink_to(REPOSITORY / "monitoring")
+    else:
+        _copy_monitoring(root / "monitoring", keep_firing_seconds)
     (root / ".venv").mkdir()
     (root / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
     return workspace
+
+
+def _copy_monitoring(target: Path, keep_firing_seconds: int) -> None:
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(REPOSITORY / "monitoring", target, ignore=ignored)
+    for path in (target / "prometheus" / "rules").glob("*.yml"):
+        kept = re.sub(
+            r"(?<=^        keep_firing_for: )\w+$",
+            f"{keep_firing_seconds}s",
+            path.read_text(),
+            flags=re.MULTILINE,
+        )
+        path.write_text(kept)
 
 
 def _settings(webhook: WebhookCatcher, services: Services) -> Settings:

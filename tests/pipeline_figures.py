@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 AIRFLOW_PYTHON = REPOSITORY / "airflow" / ".venv" / "bin" / "python"
 STAGES = ("ingest", "train", "gate", "predict")
 STALE_AFTER_HOURS = 48
-COMMAND_SECONDS = 240
+COMMAND_SECONDS = 600
 
 # The hash of a folder as DVC writes it; the figures show its first digits.
 _LOCK = """schema: '2.0'
@@ -60,11 +60,13 @@ metrics.count_run_success(context(tasks[0], 120))
 
 _STATSD = (
     "airflow.scheduler_heartbeat:1|c",
+    "airflow.dag_processor_heartbeat:1|c",
     "airflow.executor.running_tasks:1|g",
     "airflow.executor.queued_tasks:0|g",
     "airflow.executor.open_slots:2|g",
     "airflow.pool.open_slots.default_pool:127|g",
     "airflow.pool.running_slots.default_pool:1|g",
+    "airflow.pool.queued_slots.default_pool:0|g",
     "airflow.dag_processing.import_errors:0|g",
     "airflow.dag_processing.total_parse_time:1.75|g",
     "airflow.ti.finish.ml_pipeline.training_stage__run.success:1|c",

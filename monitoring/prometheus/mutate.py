@@ -3,10 +3,10 @@
     python -m monitoring.prometheus.mutate            # all rule files, as many mutants at a time as processors
     python -m monitoring.prometheus.mutate host slo   # these only
 
-A change is a mutant: a threshold by a tenth, another comparison, a `for` or a range halved or doubled, a label selector
-or a grouping label left out, `and` for `or`. The tests of the rule file run on each; a mutant that they all accept
-survived. Exit code 0: none did. 1: some did, or a justified one (`equivalents.yml`) no longer does. 2: the tests fail
-on the rules as they are, or there is no promtool.
+A change is a mutant: a threshold by a tenth, another comparison, a `for`, a `keep_firing_for` or a range halved or
+doubled, a label selector or a grouping label left out, `and` for `or`. The tests of the rule file run on each; a mutant
+that they all accept survived. Exit code 0: none did. 1: some did, or a justified one (`equivalents.yml`) no longer
+does. 2: the tests fail on the rules as they are, or there is no promtool.
 """
 
 import argparse
@@ -57,14 +57,21 @@ def changed_rules(rule: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield text, rule | {"expr": expression}
     if "alert" not in rule:
         return
-    if "for" in rule:
-        for duration in mutate_duration(rule["for"]):
-            yield f"for {rule['for']} -> {duration}", rule | {"for": duration}
-        yield f"for {rule['for']} -> none", {k: v for k, v in rule.items() if k != "for"}
-    else:
+    yield from _changed_waits(rule, "for")
+    if "for" not in rule:
         yield f"for none -> {ADDED_FOR}", rule | {"for": ADDED_FOR}
+    yield from _changed_waits(rule, "keep_firing_for")
     other = "ticket" if rule["labels"]["severity"] == "page" else "page"
     yield f"severity -> {other}", rule | {"labels": rule["labels"] | {"severity": other}}
+
+
+def _changed_waits(rule: dict[str, Any], key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Halves, doubles and leaves out how long a rule waits, where it does."""
+    if key not in rule:
+        return
+    for duration in mutate_duration(rule[key]):
+        yield f"{key} {rule[key]} -> {duration}", rule | {key: duration}
+    yield f"{key} {rule[key]} -> none", {k: v for k, v in rule.items() if k != key}
 
 
 def mutants(file: Path) -> Iterator[Mutant]:

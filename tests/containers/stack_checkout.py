@@ -16,8 +16,8 @@ from product_classifier.core.releases import current_champion
 from product_classifier.core.settings import Settings
 from product_classifier.core.workspace import Workspace
 from product_classifier.runtime.airflow_api import AirflowAPI
-from started import free_ports
 from trained import PARAMS
+from unused_ports import free_ports
 
 COMPOSE_FILE = "docker-compose.yml:tests/containers/compose.standins.yml"
 USER = 1000  # the checkout's owner, whatever user runs the tests

@@ -108,7 +108,7 @@ def test_an_alert_is_in_the_log(checkout):
 
 
 def test_the_receivers_secret_is_where_alertmanager_alone_reads_it(checkout):
-    path = checkout.root / ".state" / "monitoring" / "alertmanager" / "alertmanager.yml"
+    path = checkout.root / ".state" / "monitoring" / "alertmanager-stack" / "alertmanager.yml"
     assert TOKEN in path.read_text()
     assert path.stat().st_mode & 0o777 == 0o600
     for name in SERVICES:
@@ -124,6 +124,19 @@ def test_data_outlive_the_containers(checkout):
     found = checkout.value(f"count_over_time(up{{job='prometheus'}}[1m] offset {age}s)")
     assert found is not None
     assert found >= 1
+
+
+def test_make_monitoring_takes_up_a_changed_receiver_and_restarts_nothing_else(checkout):
+    before = {name: checkout.service(name) for name in SERVICES}
+    with (checkout.root / ".env").open("a") as file:
+        file.write("ALERT_WEBHOOK_URL=http://127.0.0.1:9/another-token\n")
+    done = checkout.call("monitoring")
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = {name: checkout.service(name) for name in SERVICES}
+    assert {name for name in SERVICES if before[name] != after[name]} == {"alertmanager"}
+    again = checkout.call("monitoring")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert {name: checkout.service(name) for name in SERVICES} == after
 
 
 def test_nothing_that_runs_is_root(checkout):

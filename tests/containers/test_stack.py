@@ -40,7 +40,7 @@ def changes_nothing(stack, stage):
     return outcome(stack, stage) == {"check": "success", "run": "skipped", "version": "skipped"}
 
 
-JOBS = ("prometheus", "alertmanager", "node", "pipeline", "airflow", "fastapi", "auth")
+JOBS = ("prometheus", "alertmanager", "node", "pipeline", "airflow", "fastapi", "auth", "gateway")
 
 
 def check_monitoring(stack):
@@ -51,9 +51,18 @@ def check_monitoring(stack):
         "product_classifier_pipeline_last_run_success": "a callback's text file",
         "product_classifier_task_runs_total{state='success',task='data_stage.run'}": "a task's",
         "product_classifier_imported_rows{split='labelled'}": "a stage's text file",
+        "product_classifier_stack_started_timestamp_seconds": "the text file of the start",
+        "haproxy_backend_active_servers{proxy='serve'}": "the gateway's look at serve",
+        "airflow_dag_processor_heartbeat_total": "the DAG processor's heartbeat",
     }
     for expression, what in facts.items():
         until(lambda expression=expression: stack.value(expression), what, 60)
+    # Nobody else reads it: the gateway answers for the service. What is below it is the service's.
+    for path in ("/metrics", "/%6Detrics", "//metrics/"):
+        answer = stack.get(path)
+        assert (answer.status_code, answer.json()["title"]) == (404, "Not Found")
+        assert "x-request-id" not in answer.headers
+    assert stack.get("/metrics/kpis").status_code == 401
 
 
 def check_first_start(stack):

@@ -33,8 +33,10 @@ def context(task="a", *, tasks=("a", "b"), run_id="r1", map_index=-1, attempt=1,
         start_date=END - timedelta(seconds=90),
         end_date=END,
     )
-    dag = SimpleNamespace(dag_id="pipe", task_ids=list(tasks))
-    run = SimpleNamespace(start_date=END - timedelta(hours=1), end_date=END)
+    leaves = [SimpleNamespace(task_id=name) for name in tasks]
+    dag = SimpleNamespace(dag_id="pipe", task_ids=list(tasks), leaves=leaves)
+    start = END - timedelta(hours=1)
+    run = SimpleNamespace(start_date=start, run_after=start, end_date=END)
     return {"ti": ti, "dag": dag, "dag_run": run, **more}
 
 
@@ -107,8 +109,53 @@ def test_runs_leave_when_they_succeeded_and_how_long_they_took(folder):
     metrics.count_run_failure(context(reason="task_failure"))
     found = read(folder)
     assert found[metrics.RUN_SUCCEEDED, "pipe"] == 0
+    assert found[metrics.RUN_DELIVERED, "pipe"] == 0
     assert found[metrics.RUN_SUCCESS_AT, "pipe"] == END.timestamp()
     assert found[metrics.RUN_DURATION, "pipe"] == 3600
+
+
+SMOKE, DRIFT = "serving_stage.smoke", "prediction_stage.drift"
+BRANCHES = (SMOKE, DRIFT)
+
+
+def test_a_run_that_lacks_a_report_alone_has_delivered(folder):
+    metrics.count_success(context(SMOKE, tasks=BRANCHES))
+    metrics.count_failure(context(DRIFT, tasks=BRANCHES))
+    metrics.count_run_failure(context(DRIFT, tasks=BRANCHES, reason="task_failure"))
+    found = read(folder)
+    assert found[metrics.RUNS, "pipe", "failed"] == 1
+    assert found[metrics.RUN_SUCCEEDED, "pipe"] == 0
+    assert found[metrics.RUN_DELIVERED, "pipe"] == 1
+    assert found[metrics.RUN_SUCCESS_AT, "pipe"] == END.timestamp()
+
+
+@pytest.mark.parametrize(
+    ("succeeded", "days"),
+    [(None, 0), (DRIFT, 0), (SMOKE, 1)],
+    ids=["nothing", "the report", "an earlier run"],
+)
+def test_a_run_that_did_not_get_to_its_end_has_not_delivered(folder, succeeded, days):
+    if succeeded:
+        before = context(succeeded, tasks=BRANCHES)
+        before["ti"].end_date -= timedelta(days=days)
+        metrics.count_success(before)
+    metrics.count_run_failure(context(DRIFT, tasks=BRANCHES, reason="task_failure"))
+    found = read(folder)
+    assert found[metrics.RUN_DELIVERED, "pipe"] == 0
+    assert (metrics.RUN_SUCCESS_AT, "pipe") not in found
+
+
+def test_a_failed_run_of_which_nothing_is_known_has_not_delivered(folder):
+    for dag in (context(tasks=BRANCHES)["dag"], context(tasks=(DRIFT,))["dag"]):
+        metrics.count_run_failure({"dag": dag, "run_id": "r1"})
+        assert read(folder)[metrics.RUN_DELIVERED, "pipe"] == 0
+    metrics.count_run_failure(context(DRIFT, tasks=(DRIFT,), reason="task_failure"))
+    assert read(folder)[metrics.RUN_DELIVERED, "pipe"] == 0
+
+
+def test_reports_are_tasks_of_the_dag():
+    text = (ROOT / "airflow" / "dags" / "common" / "stage.py").read_text(encoding="utf-8")
+    assert all(f'"{name}"' in text for name in metrics.REPORTS)
 
 
 def test_a_task_that_the_dag_has_no_more_is_forgotten(folder):

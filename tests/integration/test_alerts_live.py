@@ -1,5 +1,7 @@
 """Real Prometheus and Alertmanager, with the committed rules and routes, around real services that get into trouble.
 
+One thing is shorter than committed: how long an alert that goes on and off stays after its end (`keep_firing_for`).
+
 The scenarios run on one stack, in this order, with ordinary traffic beside them. What is waited for is a notification
 at a webhook, as a person on call gets it. The sign-in attack comes first: it takes five minutes until it is over.
 """
@@ -31,6 +33,8 @@ FAILING = Script.only(seconds=WAIT_SECONDS, failing=10)
 DILUTION = 20  # good answers for each failed one: then less than 5 % have failed, in any window
 GUESSES = 40
 WINDOW = 200  # products of the drift window; 500 by default
+# In place of up to an hour: one evaluation.
+KEEP_FIRING_SECONDS = 5
 # Of the machine that the tests run on: its disk may be full, and that is right to say.
 HOST = {"DiskAlmostFull", "DiskFilling", "MemoryLow"}
 # It always fires, and is for a watcher outside alone.
@@ -43,7 +47,13 @@ def stack(
 ) -> Iterator[MonitoringStack]:
     folder = tmp_path_factory.mktemp("monitoring")
     settings = {"DRIFT_WINDOW_PRODUCTS": str(WINDOW)}
-    with monitoring_stack(folder, trained_workspace, settings, with_redis=True) as started:
+    with monitoring_stack(
+        folder,
+        trained_workspace,
+        settings,
+        with_redis=True,
+        keep_firing_seconds=KEEP_FIRING_SECONDS,
+    ) as started:
         yield started
 
 
@@ -73,6 +83,9 @@ def test_ordinary_traffic_raises_no_alert(stack: MonitoringStack, ordinary: Traf
     assert stack.value("sum(rate(http_requests_total[1m])) > 0")
     names = {rule["name"] for rule in stack.rules()}
     assert names >= {"ServiceDown", "AuthAttack", "DataDrift", "AvailabilityBurnFast"}
+    kept = {rule["name"] for rule in stack.rules() if rule.get("keepFiringFor")}
+    assert kept >= {"DataDrift", "AvailabilityBurnFast"}
+    assert {rule.get("keepFiringFor") for rule in stack.rules()} <= {None, 0, KEEP_FIRING_SECONDS}
     assert stack.alerts() - HOST == WATCHDOG
     stack.wait_until(lambda: stack.active() >= WATCHDOG, what="Alertmanager has the Watchdog")
     assert set(ordinary.count("good")) == {200}

@@ -10,6 +10,8 @@ Nothing here may fail a task or hold it up: a fault is a warning in its log.
   or that somebody marked failed, calls none either, and is named at the end of its run only; one whose worker was lost
   calls twice. So each failure is noted, and counted once.
 - `skipped` is a task that found nothing to do; what Airflow itself skips after it is not counted.
+- A run fails with any of its tasks. Where it is a report alone, models, predictions and services are as new as after a
+  success: it has delivered, and nobody should be told that the pipeline failed.
 """
 
 import fcntl
@@ -35,6 +37,7 @@ TASK_SUCCESS_AT = "product_classifier_task_last_success_timestamp_seconds"
 TASK_DURATION = "product_classifier_task_last_duration_seconds"
 RUNS = "product_classifier_pipeline_runs_total"
 RUN_SUCCEEDED = "product_classifier_pipeline_last_run_success"
+RUN_DELIVERED = "product_classifier_pipeline_last_run_delivered"
 RUN_SUCCESS_AT = "product_classifier_pipeline_last_success_timestamp_seconds"
 RUN_DURATION = "product_classifier_pipeline_last_duration_seconds"
 
@@ -45,11 +48,13 @@ METRICS = {
     TASK_DURATION: (("dag", "task"), "How long the task took when it last succeeded."),
     RUNS: (("dag", "state"), "Ends of a whole run."),
     RUN_SUCCEEDED: (("dag",), "1 where the last finished run succeeded."),
-    RUN_SUCCESS_AT: (("dag",), "When a run last succeeded."),
+    RUN_DELIVERED: (("dag",), "1 where the last finished run did all but reports, at least."),
+    RUN_SUCCESS_AT: (("dag",), "When a run last delivered."),
     RUN_DURATION: (("dag",), "How long the last finished run took."),
 }
 TASK_STATES = ("success", "failed", "skipped")
 RUN_STATES = ("success", "failed")
+REPORTS = ("drift",)  # tasks that nothing is made of
 RUNS_NOTED = 20
 
 Figures = dict[str, dict[tuple[str, ...], float]]  # metric -> values of its labels -> value
@@ -102,11 +107,25 @@ def _count_run(context: Context, state: str) -> None:
         _add(figures[RUNS], (dag_id, state))
         if context.get("reason") == "task_failure" and ti is not None:
             _add_failure(figures, path, ti)
+        delivered = state == "success" or _has_delivered(figures, context["dag"], run)
         figures[RUN_SUCCEEDED][(dag_id,)] = float(state == "success")
-        success_at = RUN_SUCCESS_AT if state == "success" else None
+        figures[RUN_DELIVERED][(dag_id,)] = float(delivered)
+        success_at = RUN_SUCCESS_AT if delivered else None
         _note_end(figures, run, success_at, RUN_DURATION, (dag_id,))
 
     _update(context, change)
+
+
+def _has_delivered(figures: Figures, dag: Any, run: Any) -> bool:
+    """Tells whether each branch of the DAG that does not end in a report has succeeded to its end in this run."""
+    # Unlike its start this stays when a task is cleared.
+    asked_for: datetime | None = getattr(run, "run_after", None)
+    ends = [task.task_id for task in dag.leaves]
+    ends = [name for name in ends if name.rpartition(".")[2] not in REPORTS]
+    if asked_for is None or not ends:
+        return False
+    succeeded_at = figures[TASK_SUCCESS_AT]
+    return all(succeeded_at.get((dag.dag_id, name), 0) >= asked_for.timestamp() for name in ends)
 
 
 def _add(counts: dict[tuple[str, ...], float], labels: tuple[str, ...]) -> None:

@@ -214,11 +214,16 @@ def _monitoring() -> list[Any]:
         ),
         graph(
             "Prometheus",
-            "Rule evaluations that failed per second, and its memory's series in thousands.",
+            "Rule evaluations per second that failed, those that were left out as the machine was too busy (alerts come"
+            " late), and its memory's series in thousands.",
             [
                 Query(
                     f"sum({rate.format('prometheus_rule_evaluation_failures_total')})",
                     "failed evaluations",
+                ),
+                Query(
+                    f"sum({rate.format('prometheus_rule_group_iterations_missed_total')})",
+                    "missed evaluations",
                 ),
                 Query("max(prometheus_tsdb_head_series) / 1000", "thousand series"),
             ],

@@ -71,8 +71,9 @@ def _live() -> list[Any]:
         ),
         number(
             "Expected accuracy",
-            "Accuracy to be expected without labels: the mean calibrated confidence of the last products.",
-            [Query("min(product_classifier_expected_accuracy_ratio)")],
+            "Accuracy to be expected without labels: the mean calibrated confidence of the last products. Empty where"
+            " the bundle has no reference.",
+            [Query("min(product_classifier_expected_accuracy_ratio >= 0)")],  # NaN is not
             unit="percentunit",
             width=3,
             decimals=1,
@@ -242,43 +243,45 @@ def _batch() -> list[Any]:
     psi, limit = (
         f"max by (feature) (product_classifier_batch_drift_psi{end})" for end in ("", "_limit")
     )
-    accuracy = "min(product_classifier_batch_expected_accuracy_ratio)"
+    part = "max by (part) (product_classifier_batch_drift_missing{}_ratio)"
+    accuracy = "min(product_classifier_batch_expected_accuracy{}_ratio)"
     return [
         number(
             "Expected accuracy of the batch",
-            "Mean calibrated confidence of the batch.",
-            [Query(accuracy)],
-            unit="percentunit",
-            width=6,
-            decimals=1,
-        ),
-        number(
-            "Below the champion's test",
-            "How far that is below the champion's accuracy on the test split.",
+            "Mean calibrated confidence of the batch, on the test split, and below what it is low.",
             [
-                Query(
-                    f'max(product_classifier_champion_metric_ratio{{metric="accuracy"}}) - {accuracy}'
-                )
+                Query(accuracy.format(""), "batch"),
+                Query(accuracy.format("_reference"), "test split"),
+                Query(accuracy.format("_limit"), "limit"),
             ],
             unit="percentunit",
-            width=6,
+            width=9,
             decimals=1,
             alerts=["BatchExpectedAccuracyLow"],
-            limit=Limit.of("BatchExpectedAccuracyLow"),
+        ),
+        number(
+            "Missing in the batch more than in training",
+            "How much larger the shares of products without title, description or photo are than in the training data.",
+            [Query(f"{part.format('')} - {part.format('_reference')}", "{{part}}")],
+            unit="percentunit",
+            width=9,
+            decimals=1,
+            alerts=["BatchMissingModality"],
+            limit=Limit.of("BatchMissingModality"),
         ),
         number(
             "Products in the report",
             "How many products of the batch the drift report looked at.",
             [Query("max(product_classifier_batch_drift_products)")],
             unit="none",
-            width=6,
+            width=3,
         ),
         number(
             "Age of the report",
             "Time since the drift report was made.",
             [Query("time() - max(product_classifier_batch_drift_timestamp_seconds)")],
             unit="s",
-            width=6,
+            width=3,
         ),
         rows(
             "Drift of the batch",

@@ -8,6 +8,10 @@ from monitoring.grafana.source.panels import Query, bars, graph, number, rows
 
 _PIPELINE = "product_classifier_pipeline"
 _TASK = "product_classifier_task"
+_HEARTBEATS = {
+    "scheduler": "airflow_scheduler_heartbeat_total",
+    "DAG processor": "airflow_dag_processor_heartbeat_total",
+}
 # Not increase(): a task's count appears with its first end, and that one would be missed.
 _TRIES = "sum by (state) (airflow_task_finishes_total)"
 _TRIES_BEFORE = f"(sum by (state) (airflow_task_finishes_total offset 10m) or 0 * {_TRIES})"
@@ -38,7 +42,7 @@ def _now() -> list[Any]:
             "How the last finished run of each DAG ended.",
             [Query(f"max by (dag) ({_PIPELINE}_last_run_success)", "{{dag}}")],
             words={0: ("failed", RED), 1: ("succeeded", GREEN)},
-            alerts=["PipelineFailed"],
+            alerts=["PipelineFailed", "PipelineReportMissing"],
         ),
         number(
             "Last success",
@@ -54,11 +58,12 @@ def _now() -> list[Any]:
         ),
         number(
             "Heartbeats per minute",
-            "Heartbeats of Airflow's scheduler; without them nothing is started.",
-            [Query("60 * sum(rate(airflow_scheduler_heartbeat_total[5m]))")],
+            "Heartbeats of Airflow's scheduler, without which nothing is started, and of its DAG processor, without"
+            " which no failed run is counted.",
+            [Query(f"60 * sum(rate({metric}[5m]))", name) for name, metric in _HEARTBEATS.items()],
             unit="none",
             decimals=0,
-            alerts=["AirflowSchedulerDown"],
+            alerts=["AirflowSchedulerDown", "AirflowDAGProcessorDown"],
             limit=Limit(1, below=True),
         ),
         number(
@@ -281,12 +286,14 @@ def _airflow() -> list[Any]:
         ),
         graph(
             "Pools",
-            "Slots of each pool that are free and in use.",
+            "Slots of each pool that are free, in use, and of tasks that wait for a worker.",
             [
                 Query("max by (pool) (airflow_pool_running_slots)", "{{pool}} in use"),
+                Query("max by (pool) (airflow_pool_queued_slots)", "{{pool}} waiting"),
                 Query("max by (pool) (airflow_pool_open_slots)", "{{pool}} free"),
             ],
             unit="none",
+            alerts=["AirflowTasksStuck"],
         ),
         graph(
             "Ends of tries",
@@ -296,17 +303,15 @@ def _airflow() -> list[Any]:
             colours={"success": GREEN, "failed": RED, "skipped": BLUE},
         ),
         graph(
-            "Scheduler's heartbeats",
-            "Heartbeats per minute.",
+            "Heartbeats",
+            "Heartbeats per minute of scheduler and DAG processor.",
             [
-                Query(
-                    "60 * sum(rate(airflow_scheduler_heartbeat_total[$__rate_interval]))",
-                    "heartbeats",
-                )
+                Query(f"60 * sum(rate({metric}[$__rate_interval]))", name)
+                for name, metric in _HEARTBEATS.items()
             ],
             unit="short",
             width=12,
-            alerts=["AirflowSchedulerDown"],
+            alerts=["AirflowSchedulerDown", "AirflowDAGProcessorDown"],
         ),
         graph(
             "Reading the DAG files",

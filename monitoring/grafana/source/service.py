@@ -10,6 +10,7 @@ from monitoring.grafana.source.panels import Query, graph, number, rows
 # What the SLOs count: the routes that callers use, and that exist.
 ROUTES = 'handler!~"/health|/ready|/metrics|none"'
 SERVICES = 'job=~"fastapi|auth"'
+PROGRAMS = 'job=~"fastapi|auth|gateway"'
 AVAILABILITY, LATENCY_SHARE, LATENCY_SECONDS = 0.995, 0.95, 1.0
 _OUTCOMES = {"successful": GREEN, "unauthorized": AMBER, "failed": RED}
 
@@ -46,20 +47,31 @@ def _quantile(quantile: float, selector: str, *by: str) -> str:
     return f"histogram_quantile({quantile}, sum by ({labels}) ({buckets})) >= 0"
 
 
+def _missed(selector: str) -> str:
+    """A 0 for each job that was seen within a day: Docker's DNS forgets a container that ended, and its series go."""
+    return f"0 * last_over_time(job:service_seen:timestamp_seconds{{{selector}}}[1d])"
+
+
 def _now() -> list[Any]:
     requests = "sum(job_status:http_requests:increase5m)"
     return [
         number(
             "Up",
-            "Programs that answer Prometheus, by job. Several serve containers add up.",
-            [Query(f"sum by (job) (up{{{SERVICES}}})", "{{job}}")],
+            "Programs that answer Prometheus, by job. Several serve containers add up; 0 also where all are gone, for a"
+            " day.",
+            [Query(f"sum by (job) (up{{{PROGRAMS}}}) or {_missed(PROGRAMS)}", "{{job}}")],
             alerts=["ServiceDown"],
             limit=Limit(1, below=True),
         ),
         number(
             "Ready",
-            "What /ready says; the worst container counts.",
-            [Query("min by (job) (product_classifier_ready)", "{{job}}")],
+            "What /ready says; the worst container counts. Not ready is also what is gone, for a day.",
+            [
+                Query(
+                    f"min by (job) (product_classifier_ready) or {_missed(SERVICES)}",
+                    "{{job}}",
+                )
+            ],
             words={0: ("not ready", RED), 1: ("ready", GREEN)},
             alerts=["ServiceNotReady"],
         ),
@@ -155,7 +167,7 @@ def _golden_signals() -> list[Any]:
         graph(
             "Saturation",
             "How full the waiting rooms are: products before the networks (share of the limit), and sign-ins that"
-            " wait for a processor.",
+            " wait for a processor (new passwords too).",
             [
                 Query(
                     "sum(product_classifier_inference_queue_depth)"
@@ -221,7 +233,6 @@ def _slos() -> list[Any]:
                 for window in windows
             ],
             unit="percentunit",
-            width=12,
             alerts=["AvailabilityBurnFast", "AvailabilityBurnSlow"],
             limit=Limit.of("AvailabilityBurnSlow", worse="AvailabilityBurnFast"),
         ),
@@ -230,16 +241,31 @@ def _slos() -> list[Any]:
             "Share of POST /predict that took more than a second; lines as beside.",
             [Query(f"job:predict_slow:ratio_rate{window}", window) for window in windows],
             unit="percentunit",
-            width=12,
             alerts=["LatencyBurnFast", "LatencyBurnSlow"],
             limit=Limit.of("LatencyBurnSlow", worse="LatencyBurnFast"),
+        ),
+        graph(
+            "Errors of the gateway's own",
+            "Share of two minutes' requests that the gateway answered 5xx by itself: no service counts them. Rightly so"
+            " before the first deployment. 0 where there is no gateway (without containers).",
+            [
+                Query(
+                    f'max(job_proxy:gateway_errors:ratio_rate2m{{proxy="{proxy}"}}) or vector(0)',
+                    f"before {proxy}",
+                )
+                for proxy in ("serve", "auth")
+            ],
+            unit="percentunit",
+            alerts=["GatewayErrors", "GatewayWithoutService"],
+            limit=Limit.of("GatewayErrors"),
         ),
     ]
 
 
 def _security() -> list[Any]:
-    def by(metric: str, label: str) -> Query:
-        return Query(f"sum by ({label}) (rate({metric}[$__rate_interval]))", f"{{{{{label}}}}}")
+    def by(metric: str, *labels: str) -> Query:
+        legend = " ".join(f"{{{{{label}}}}}" for label in labels)
+        return Query(f"sum by ({', '.join(labels)}) (rate({metric}[$__rate_interval]))", legend)
 
     logins, tokens = (
         "product_classifier_auth_logins_total",
@@ -290,9 +316,10 @@ def _security() -> list[Any]:
         ),
         graph(
             "Requests limited",
-            "Requests per second answered 429: by the caller's own limit, without a token, or locked out.",
+            "Requests per second answered 429: by the caller's own limit, without a valid token, or locked out. What"
+            " auth refuses through serve counts in both.",
             [
-                by("product_classifier_rate_limited_total", "scope"),
+                by("product_classifier_rate_limited_total", "job", "scope"),
                 Query(
                     "sum(rate(product_classifier_auth_lockouts_total[$__rate_interval]))",
                     "new lockouts",

@@ -40,7 +40,7 @@ from product_classifier.web.guard import GuardPolicy
 from product_classifier.web.leaving import is_leaving
 from product_classifier.web.problems import Problem, problem_response
 from product_classifier.web.proxies import TrustedProxies
-from product_classifier.web.refusals import note_limit
+from product_classifier.web.refusals import too_many_requests
 from product_classifier.web.throttle import AnonymousThrottle, Rate
 from product_classifier.web.tokens import TokenClaims
 
@@ -168,9 +168,7 @@ def _problem_of(scope: Scope, error: Exception) -> Problem:
     if isinstance(error, SignInRefused | RefreshRefused):
         return Problem(401, "Unauthorized", str(error), headers={"WWW-Authenticate": "Bearer"})
     if isinstance(error, LockedOut):
-        headers = {"Retry-After": str(error.retry_seconds)}
-        note_limit(scope, "lockout")
-        return Problem(429, "Too Many Requests", str(error), headers=headers)
+        return too_many_requests(scope, "lockout", str(error), error.retry_seconds)
     if isinstance(error, HashingBusy):
         return _unavailable(str(error), error.retry_seconds)
     kind = next(kind for kind in _STATUSES if isinstance(error, kind))

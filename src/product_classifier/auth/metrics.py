@@ -34,7 +34,7 @@ class AuthMetrics:
         )
         self._waiting = Gauge(
             "product_classifier_auth_hashing_waiting",
-            "Sign-ins that wait for a processor or have one.",
+            "Passwords, of sign-ins or new ones, that wait for a processor or have one.",
             multiprocess_mode="livesum",
             registry=registry,
         )

@@ -331,6 +331,7 @@ class MonitoringSettings(_Base):
     alert_heartbeat_url: Annotated[OptionalSecret, _written_as(_HTTP, "https://host/path")] = None
     alert_slack_url: Annotated[OptionalSecret, _written_as(_HTTP, "https://host/path")] = None
     alert_slack_channel: OptionalText = None
+    alert_runbooks_url: Annotated[str | None, _written_as(_HTTP, "https://host/runbooks.md")] = None
     alert_email_to: Annotated[str | None, _written_as(_EMAILS, "you@example.org")] = None
     alert_email_from: Annotated[str | None, _written_as(_EMAILS, "alerts@example.org")] = None
     alert_smtp_address: Annotated[str | None, _written_as(r"\S+:\d+", "mail.example.org:587")] = (

@@ -65,8 +65,19 @@ def batch_metrics(comparison: Comparison) -> CollectorRegistry:
         psi.labels(name).set(figure.psi)
         limit.labels(name).set(figure.limit)
     gauge("drift_products", "Products that the report looked at").set(figures.products)
+    missing = gauge("drift_missing_ratio", "Products of the batch without this part", ("part",))
+    usual = gauge("drift_missing_reference_ratio", "The same in the reference", ("part",))
+    for part, share in figures.missing.items():
+        missing.labels(part).set(share)
+        usual.labels(part).set(figures.missing_reference[part])
     gauge("expected_accuracy_ratio", "Accuracy to be expected of that batch").set(
         figures.expected_accuracy
+    )
+    gauge("expected_accuracy_reference_ratio", "The same on the test split").set(
+        figures.expected_accuracy_reference
+    )
+    gauge("expected_accuracy_limit_ratio", "Below this the batch's accuracy is low").set(
+        figures.expected_accuracy_limit
     )
     gauge("drift_timestamp_seconds", "When the report was made").set(time.time())
     return registry

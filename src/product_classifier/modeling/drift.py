@@ -95,6 +95,31 @@ class DriftFigures:
         return {**asdict(self), "drifted": self.drifted, "is_accuracy_low": self.is_accuracy_low}
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What was counted in a window: enough for its figures, and windows add up."""
+
+    products: int
+    counts: dict[str, list[int]]  # values per bin, for each feature of the reference
+    missing: dict[str, int]  # products without each of `PARTS`
+    answered: int
+    confidence_sum: float  # of those answered
+
+
+def add_up(windows: Sequence[Counted]) -> Counted:
+    """Gives what was counted in several windows that were compared with the same reference."""
+    return Counted(
+        products=sum(one.products for one in windows),
+        counts={
+            name: [sum(bins) for bins in zip(*(one.counts[name] for one in windows), strict=True)]
+            for name in windows[0].counts
+        },
+        missing={part: sum(one.missing.get(part, 0) for one in windows) for part in PARTS},
+        answered=sum(one.answered for one in windows),
+        confidence_sum=fsum(one.confidence_sum for one in windows),
+    )
+
+
 def features_of(answered: Answered) -> dict[str, Value]:
     """Gives the value of each of `FEATURES`; None where the product has none."""
     facts = answered.facts
@@ -175,36 +200,27 @@ def accuracy_limit(reference: DriftReference, answered: int) -> float:
     return max(0.0, reference.confidence_mean - max(LOW_ACCURACY_BY, by_chance))
 
 
-def figures(
-    reference: DriftReference,
-    counts: dict[str, list[int]],
-    missing: dict[str, int],
-    products: int,
-    confidences: Sequence[float],
-) -> DriftFigures:
-    """Puts the figures of a window together from what was counted in it.
-
-    Args:
-        reference: The bundle's.
-        counts: Values per bin, for each feature of the reference.
-        missing: Products without each of `PARTS`.
-        products: In the window.
-        confidences: Of the products that were answered.
-    """
-    enough = len(confidences) >= MIN_PRODUCTS
+def figures(reference: DriftReference, window: Counted) -> DriftFigures:
+    """Puts the figures of a window together from what was counted in it."""
+    products, answered = window.products, window.answered
     return DriftFigures(
         products=products,
         features={
-            name: feature_drift(bins, counts[name]) for name, bins in reference.features.items()
+            name: feature_drift(bins, window.counts[name])
+            for name, bins in reference.features.items()
         },
-        missing={part: missing[part] / products if products else 0.0 for part in PARTS},
+        missing={
+            part: window.missing.get(part, 0) / products if products else 0.0 for part in PARTS
+        },
         missing_reference=dict(reference.missing),
-        answered=len(confidences),
+        answered=answered,
         expected_accuracy=(
-            fsum(confidences) / len(confidences) if enough else reference.confidence_mean
+            window.confidence_sum / answered
+            if answered >= MIN_PRODUCTS
+            else reference.confidence_mean
         ),
         expected_accuracy_reference=reference.confidence_mean,
-        expected_accuracy_limit=accuracy_limit(reference, len(confidences)),
+        expected_accuracy_limit=accuracy_limit(reference, answered),
     )
 
 
@@ -217,4 +233,5 @@ def measure(reference: DriftReference, rows: Sequence[Answered]) -> DriftFigures
     }
     missing = Counter(part for row in rows for part, gone in is_missing(row.facts).items() if gone)
     confidences = [row.confidence for row in rows if row.confidence is not None]
-    return figures(reference, counts, missing, len(rows), confidences)
+    window = Counted(len(rows), counts, missing, len(confidences), fsum(confidences))
+    return figures(reference, window)

@@ -7,6 +7,9 @@ from typing import Literal
 
 from product_classifier.core.errors import ConfigurationError
 from product_classifier.core.settings import Settings
+from product_classifier.runtime.compose import Compose
+from product_classifier.runtime.layout import Layout
+from product_classifier.runtime.supervision import Supervisor
 
 ANSWER_TIMEOUT_SECONDS = 20
 LEAST_ENGINE, LEAST_COMPOSE = (20, 10), (2, 26)  # what the stack was run on
@@ -83,3 +86,24 @@ def choose_runtime(settings: Settings) -> RuntimeChoice:
             "and buildx plugins and start it, or set PIPELINE_RUNTIME=process."
         )
     return RuntimeChoice("process", f"{engine.problem}; PIPELINE_RUNTIME=auto")
+
+
+def choose_running(layout: Layout, settings: Settings) -> RuntimeChoice:
+    """Picks the runtime in which something of this checkout runs already; where nothing does, as a start would.
+
+    Raises:
+        ConfigurationError: see `choose_runtime`.
+    """
+    if Supervisor(layout).answers():
+        return RuntimeChoice("process", "what runs here runs as processes")
+    if stack_runs(layout, settings):
+        return RuntimeChoice("docker", "the stack runs")
+    return choose_runtime(settings)
+
+
+def stack_runs(layout: Layout, settings: Settings) -> bool:
+    """Tells whether containers of this checkout run."""
+    stack = Compose(layout, settings.compose_project_name)
+    # Without the file this checkout has started nothing: the containers would be another one's.
+    answers = stack.values_file.exists() and find_engine().problem is None
+    return answers and any(container.alive for container in stack.containers())

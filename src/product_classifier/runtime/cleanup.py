@@ -4,6 +4,8 @@ import shutil
 from pathlib import Path
 
 from product_classifier.core.errors import ConfigurationError
+from product_classifier.core.settings import Settings
+from product_classifier.runtime.choice import stack_runs
 from product_classifier.runtime.layout import Layout
 from product_classifier.runtime.supervision import Supervisor
 
@@ -28,14 +30,14 @@ def removable(layout: Layout) -> list[Path]:
     return [path for path in (*found, layout.state) if path.exists()]
 
 
-def clean(layout: Layout) -> list[Path]:
+def clean(layout: Layout, settings: Settings) -> list[Path]:
     """Removes caches and state; gives what went.
 
     Raises:
-        ConfigurationError: the services still run.
+        ConfigurationError: the services still run, as processes or in containers.
     """
     supervisor = Supervisor(layout)
-    if supervisor.answers() or supervisor.marked_processes():
+    if supervisor.answers() or supervisor.marked_processes() or stack_runs(layout, settings):
         raise ConfigurationError("The services still run. Run `make stop` first.")
     gone = removable(layout)
     for path in gone:

@@ -1,6 +1,7 @@
 """`product-classifier start` in containers: images built, the stack up, the same pipeline run in it."""
 
 import time
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from product_classifier.core.errors import ConfigurationError, RuntimeServiceError
 from product_classifier.core.settings import Settings, get_settings
+from product_classifier.core.workspace import Workspace
 from product_classifier.runtime.airflow_api import AirflowAPI
 from product_classifier.runtime.api_services import STOP_MARGIN_SECONDS, local_url
 from product_classifier.runtime.choice import RuntimeChoice
@@ -22,14 +24,16 @@ from product_classifier.runtime.compose_values import (
 )
 from product_classifier.runtime.dotenv import Generated, complete_dotenv, missing_secrets
 from product_classifier.runtime.follow import RunFollower
-from product_classifier.runtime.images import build_images, missing_images
+from product_classifier.runtime.images import IMAGES, build_images, missing_images
 from product_classifier.runtime.layout import Layout
-from product_classifier.runtime.monitoring.programs import ALERTMANAGER
-from product_classifier.runtime.monitoring.stack import note_restart, prepare_stack
+from product_classifier.runtime.monitoring.programs import PROMETHEUS
+from product_classifier.runtime.monitoring.stack import prepare_stack
+from product_classifier.runtime.monitoring.stack_started import forget_stack_start, note_stack_start
 from product_classifier.runtime.monitoring.start import address_lines
+from product_classifier.runtime.mounted_files import open_mounted_files
 from product_classifier.runtime.pipeline_start import PipelineStart, one_start_at_a_time
 from product_classifier.runtime.ports import LOOPBACK, require_free_ports
-from product_classifier.runtime.services import AIRFLOW_DAG_PROCESSOR
+from product_classifier.runtime.services import AIRFLOW_DAG_PROCESSOR, stage_workspace
 from product_classifier.runtime.task_log import render_events
 
 POLL_SECONDS = 1.5
@@ -47,13 +51,18 @@ def published_ports(settings: Settings) -> dict[str, int]:
     if TRACKING in profiles(settings):
         ports["MLFLOW_PORT"] = settings.mlflow_port
     if MONITORING in profiles(settings):
-        ports |= {
-            "PROMETHEUS_PORT": settings.prometheus_port,
-            "ALERTMANAGER_PORT": settings.alertmanager_port,
-            "NODE_EXPORTER_PORT": settings.node_exporter_port,
-            "GRAFANA_PORT": settings.grafana_port,
-        }
+        ports |= published_monitoring_ports(settings)
     return ports
+
+
+def published_monitoring_ports(settings: Settings) -> dict[str, int]:
+    """Gives those of the profile `monitoring`."""
+    return {
+        "PROMETHEUS_PORT": settings.prometheus_port,
+        "ALERTMANAGER_PORT": settings.alertmanager_port,
+        "NODE_EXPORTER_PORT": settings.node_exporter_port,
+        "GRAFANA_PORT": settings.grafana_port,
+    }
 
 
 def complete_stack_dotenv(layout: Layout) -> Generated:
@@ -107,20 +116,35 @@ class ComposeRun(PipelineStart):
 
     def bring_up(self, settings: Settings) -> None:
         """Builds what is not built yet, brings the stack up, waits until it is healthy."""
-        values = compose_values(self.layout, settings)
-        self.compose = Compose(self.layout, settings.compose_project_name, profiles(settings))
-        self._warn_of_root(values.get("STAGE_USER", ""))
-        before = {c.id for c in self.compose.containers() if c.alive}
-        if not before:
+        alive = self.find_alive(settings)
+        if not alive:
             require_free_ports(published_ports(settings))
-        self._build(settings, values)
+        self.prepare_files(settings)
+        if MONITORING in profiles(settings):
+            workspace = Workspace(stage_workspace(self.layout, settings))
+            note_stack_start(workspace, watched=PROMETHEUS in {c.service for c in alive})
+        self.bring_up_services(alive)
+
+    def find_alive(self, settings: Settings) -> list[Container]:
+        """Chooses the profiles by the settings, and lists what runs already."""
+        self.compose = Compose(self.layout, settings.compose_project_name, profiles(settings))
+        return [c for c in self.compose.containers() if c.alive]
+
+    def prepare_files(self, settings: Settings, images: Sequence[str] = IMAGES) -> None:
+        """Builds those images that are missing, and writes what docker-compose.yml and the containers read."""
+        values = compose_values(self.layout, settings)
+        self._warn_of_root(values.get("STAGE_USER", ""))
+        self._build(settings, values, images)
+        if MONITORING in profiles(settings):
+            values |= prepare_stack(self.layout, settings)
         self.compose.write_values(values)
-        changed = MONITORING in profiles(settings) and prepare_stack(self.layout, settings)
+        open_mounted_files(self.layout.root)
+
+    def bring_up_services(self, alive: Collection[Container], *names: str) -> None:
+        """Starts or updates these services, or all of the profiles', waits for them, and says what is new."""
+        before = {c.id for c in alive}
         started = time.monotonic()
-        self._up()
-        if changed:
-            self.compose.run("restart", ALERTMANAGER)
-            note_restart(self.layout)
+        self._up(*names)
         after = self.compose.containers()
         new = sorted({c.service for c in after if c.id not in before and c.alive})
         seconds = time.monotonic() - started
@@ -137,9 +161,9 @@ class ComposeRun(PipelineStart):
                 "own number (`id -u`), or clone as another user."
             )
 
-    def _build(self, settings: Settings, values: dict[str, str]) -> None:
+    def _build(self, settings: Settings, values: dict[str, str], names: Sequence[str]) -> None:
         tag = values.get("IMAGE_TAG") or str(settings.image_tag)
-        missing = missing_images(settings.image_prefix, tag)
+        missing = missing_images(settings.image_prefix, tag, names)
         if not missing:
             return
         if settings.image_tag:
@@ -153,9 +177,9 @@ class ComposeRun(PipelineStart):
         build_images(self.layout.root, settings.image_prefix, tag, missing, gpu=gpu)
         self.say(f"Built in {time.monotonic() - started:.0f} s.")
 
-    def _up(self) -> None:
+    def _up(self, *names: str) -> None:
         log = self.layout.logs / "compose.log"
-        process = self.compose.start_up(log)
+        process = self.compose.start_up(log, *names)
         began = time.monotonic()
         with self.console.status("Starting") as status:
             while process.poll() is None:
@@ -226,4 +250,6 @@ def stop_stack(layout: Layout, settings: Settings) -> bool:
     layout.prepare()
     with one_start_at_a_time(layout):
         grace = settings.shutdown_grace_seconds + STOP_MARGIN_SECONDS
-        return Compose(layout, settings.compose_project_name).stop(grace)
+        ran = Compose(layout, settings.compose_project_name).stop(grace)
+        forget_stack_start(Workspace(stage_workspace(layout, settings)))
+    return ran

@@ -50,12 +50,13 @@ def monitoring_user(settings: Settings, workspace: Path) -> str:
     return stage_user(settings, workspace) if root else f"{os.getuid()}:{os.getgid()}"
 
 
-def _monitoring_digests(layout: Layout) -> dict[str, str]:
+def _file_digests(layout: Layout) -> dict[str, str]:
     # Labels of the containers that read these files at their start alone: a change makes them anew.
     source = layout.monitoring_source
     return {
         "PROMETHEUS_DIGEST": folder_fingerprint(source / "prometheus", "prometheus.yml", "rules"),
         "STATSD_DIGEST": folder_fingerprint(source / "statsd"),
+        "GATEWAY_DIGEST": folder_fingerprint(layout.root / "containers" / "gateway"),
     }
 
 
@@ -97,7 +98,7 @@ def compose_values(layout: Layout, settings: Settings) -> dict[str, str]:
         "STAGE_USER": stage_user(settings, workspace),
         "MONITORING_USER": monitoring_user(settings, workspace),
         "STATSD_ON": str(MONITORING in profiles(settings)),
-        **_monitoring_digests(layout),
+        **_file_digests(layout),
         "STACK_MLFLOW_URI": LOCAL_MLFLOW if has_local_mlflow(settings) else "",
         "STACK_DVC_REMOTE_URL": LOCAL_REMOTE if has_local_storage(settings) else "",
         "STACK_S3_ENDPOINT_URL": LOCAL_ENDPOINT if has_local_storage(settings) else "",

@@ -31,6 +31,7 @@ from product_classifier.runtime.monitoring.programs import (
     install_hint,
     missing_programs,
 )
+from product_classifier.runtime.monitoring.secret_addresses import check_addresses
 from product_classifier.runtime.ports import holder, is_free, listened_on, next_free
 from product_classifier.runtime.supervision import Supervisor
 
@@ -155,8 +156,12 @@ def check_monitoring(settings: Settings) -> Iterable[Finding]:
     except ConfigurationError as error:
         yield Finding("fail", "Alerts", str(error))
         return
-    advice = "" if len(receivers) > 1 else ": nobody is told; see ALERT_WEBHOOK_URL in .env.example"
+    advice = ""
+    if len(receivers) < 2:
+        advice = " alone: nobody is told; see ALERT_WEBHOOK_URL in .env.example"
     yield Finding("ok", "Alerts", f"go to {', '.join(receivers)}{advice}")
+    if not in_containers:
+        yield from check_addresses(settings)
 
 
 def monitoring_ports(settings: Settings) -> list[tuple[str, int]]:

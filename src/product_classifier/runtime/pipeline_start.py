@@ -96,8 +96,8 @@ class PipelineStart(ABC):
         """Prints one line as it is."""
         self.console.print(escape(text), soft_wrap=True)
 
-    def start(self, options: StartOptions) -> ExitCode:
-        """Starts what does not run, triggers the pipeline, follows it, prints the results."""
+    def prepare(self) -> tuple[Settings, Generated]:
+        """Generates what is missing, shows it, and makes the folders; gives the settings as they are then."""
         generated = self.complete_settings()
         # Now, not only at the end: what follows may fail, and these are shown once.
         if generated.airflow_password:
@@ -112,6 +112,11 @@ class PipelineStart(ABC):
         self._warn_of_workspace(settings)
         self.layout.prepare()
         prepare_metrics(Workspace(stage_workspace(self.layout, settings)), settings)
+        return settings, generated
+
+    def start(self, options: StartOptions) -> ExitCode:
+        """Starts what does not run, triggers the pipeline, follows it, prints the results."""
+        settings, generated = self.prepare()
         with one_start_at_a_time(self.layout):
             self.bring_up(settings)
         outcome = ExitCode.DONE

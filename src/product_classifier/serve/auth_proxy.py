@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 from starlette.requests import Request
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from product_classifier.core.errors import ConfigurationError
 from product_classifier.core.settings import Settings
 from product_classifier.web.problems import MEDIA_TYPE, Problem
-from product_classifier.web.refusals import note_limit
+from product_classifier.web.refusals import note_handed_on_limit
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ class _Answer:
     status: int
     headers: dict[str, str]
     body: bytes
+    document: dict[str, Any]
 
 
 class AuthProxy:
@@ -91,7 +93,7 @@ class AuthProxy:
                 headers={"Retry-After": "5"},
             ) from None
         if answer.status == httpx.codes.TOO_MANY_REQUESTS:
-            note_limit(request.scope, "lockout")
+            note_handed_on_limit(request.scope, answer.document)
         return Response(answer.body, answer.status, headers=answer.headers)
 
     async def _exchange(
@@ -104,9 +106,12 @@ class AuthProxy:
                 if len(content) > MAX_ANSWER_BYTES:
                     raise ValueError("too large")
         kind = response.headers.get("content-type", "").partition(";")[0].strip()
-        if content and (kind not in _MEDIA_TYPES or not isinstance(json.loads(content), dict)):
+        if content and kind not in _MEDIA_TYPES:
             raise ValueError("not JSON")
+        document = json.loads(content) if content else {}
+        if not isinstance(document, dict):
+            raise ValueError("no JSON object")
         if response.status_code >= 400 and kind != MEDIA_TYPE:
             raise ValueError("no problem")
         passed = {name: response.headers[name] for name in _PASSED_BACK if name in response.headers}
-        return _Answer(response.status_code, passed, bytes(content))
+        return _Answer(response.status_code, passed, bytes(content), document)

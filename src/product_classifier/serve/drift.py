@@ -1,23 +1,20 @@
 """Drift while serving: the last products against the live bundle's reference.
 
-The window belongs to one bundle: a swap empties it. With several processes each has a window of its own, and the last
-one to publish is shown.
+The window belongs to one bundle: a swap empties it. With several processes each has a window of its own, and the
+figures are those of all together.
 """
 
-import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ldexp
 from typing import Any
-
-from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.registry import Collector
 
 from product_classifier.core.bundle import DriftReference, Manifest
 from product_classifier.modeling.drift import (
     Answered,
+    Counted,
     DriftFigures,
     features_of,
     figures,
@@ -25,14 +22,14 @@ from product_classifier.modeling.drift import (
 )
 from product_classifier.modeling.drift_bins import bin_of
 from product_classifier.modeling.fusion import NOTHING
-from product_classifier.modeling.observation import Observation
 from product_classifier.serve.drift_gauges import DriftGauges
+from product_classifier.serve.drift_windows import SharedWindows
 from product_classifier.serve.live_model import Scored
+from product_classifier.web.metric_registry import MetricRegistry
 
 RECENT_OBSERVATIONS = 10_000
-# Several processes share files that a scrape reads past the others: each writes its figures itself, not at every
-# product.
-PUBLISH_SECONDS = 1.0
+# Confidences are added up as whole multiples of 2^-64: no rounding piles up, however many come and go.
+_FRACTION_BITS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +48,13 @@ class _Placed:
     at: float
     bins: tuple[tuple[str, int], ...]  # feature and position of its bin
     missing: tuple[str, ...]
-    confidence: float | None
+    confidence: int | None  # times 2^64
 
 
 class DriftMonitor:
     """Observes what is answered, from any thread."""
 
-    def __init__(self, registry: CollectorRegistry, window: int) -> None:
+    def __init__(self, registry: MetricRegistry, window: int) -> None:
         """Makes a monitor without a reference.
 
         Args:
@@ -65,13 +62,13 @@ class DriftMonitor:
             window: DRIFT_WINDOW_PRODUCTS: how many of the last products are compared.
         """
         self.window = window
-        self._shares_files = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        folder = registry.folder
+        self._shared = SharedWindows(folder) if folder is not None else None
         self._lock = threading.Lock()
         self._recent: deque[Recent] = deque(maxlen=RECENT_OBSERVATIONS)
-        self._published_at = 0.0
-        registry.register(_Refresher(self))  # before the gauges: collected before them
-        self._gauges = DriftGauges(registry, self._shares_files)
+        self._gauges = DriftGauges(registry, folder is not None)
         self._begin(None)
+        registry.before_scrape(self.publish)
 
     def use(self, manifest: Manifest) -> None:
         """Compares with the reference of this bundle from now on; the window starts empty."""
@@ -79,9 +76,9 @@ class DriftMonitor:
             self._begin(manifest)
         self.publish()
 
-    def add(self, scored: Scored, facts: Observation) -> None:
+    def add(self, scored: Scored) -> None:
         """Takes one product into the window; it must be the live bundle's answer."""
-        row = _answered(scored, facts)
+        row = _answered(scored)
         with self._lock:
             if self._manifest is None:
                 return
@@ -89,19 +86,17 @@ class DriftMonitor:
             self._recent.append(Recent(now, self._manifest.content_id[:16], row))
             if self._reference is not None:
                 self._enter(self._reference, row, now)
-            is_due = self._shares_files and now - self._published_at >= PUBLISH_SECONDS
-        if is_due:
-            self.publish()
 
     def figures(self) -> DriftFigures | None:
-        """Compares the window with the reference; None where the live bundle has no reference."""
+        """Compares the windows with the reference; None where the live bundle has no reference."""
         with self._lock:
             return self._figures()
 
     def publish(self) -> None:
-        """Brings the gauges up to date: before every scrape, and now and then where processes share files."""
+        """Brings the gauges up to date, and tells other processes of this one's window."""
         with self._lock:
-            self._published_at = time.time()
+            if self._shared is not None and self._manifest is not None:
+                self._shared.tell(self._manifest.content_id, self._counted())
             self._gauges.show(self._figures())
 
     def status(self) -> dict[str, Any]:
@@ -130,6 +125,7 @@ class DriftMonitor:
         self._reference = manifest.drift if manifest else None
         self._products: deque[_Placed] = deque()
         self._missing: Counter[str] = Counter()
+        self._answered = self._confidence = 0
         features = self._reference.features if self._reference else {}
         self._counts = {name: [0] * len(bins.counts) for name, bins in features.items()}
 
@@ -141,7 +137,8 @@ class DriftMonitor:
             if (value := values.get(name)) is not None  # a later trainer may know more features
         )
         missing = tuple(part for part, gone in is_missing(row.facts).items() if gone)
-        self._products.append(_Placed(now, bins, missing, row.confidence))
+        sure = None if row.confidence is None else int(ldexp(row.confidence, _FRACTION_BITS))
+        self._products.append(_Placed(now, bins, missing, sure))
         self._count(self._products[-1], 1)
         if len(self._products) > self.window:
             self._count(self._products.popleft(), -1)
@@ -151,32 +148,30 @@ class DriftMonitor:
             self._counts[name][position] += step
         for part in placed.missing:
             self._missing[part] += step
+        if placed.confidence is not None:
+            self._answered += step
+            self._confidence += step * placed.confidence
 
     def _figures(self) -> DriftFigures | None:
-        if self._reference is None:
+        if self._reference is None or self._manifest is None:
             return None
-        confidences = [one.confidence for one in self._products if one.confidence is not None]
-        return figures(
-            self._reference, self._counts, self._missing, len(self._products), confidences
+        window = self._counted()
+        if self._shared is not None:
+            window = self._shared.add_others(self._manifest.content_id, window)
+        return figures(self._reference, window)
+
+    def _counted(self) -> Counted:
+        return Counted(
+            products=len(self._products),
+            counts=self._counts,
+            missing=self._missing,
+            answered=self._answered,
+            confidence_sum=self._confidence / (1 << _FRACTION_BITS),
         )
 
 
-class _Refresher(Collector):
-    """Has no metrics; being asked for them brings those of the monitor up to date."""
-
-    def __init__(self, monitor: DriftMonitor) -> None:
-        self._monitor = monitor
-
-    def describe(self) -> list[Metric]:
-        return []
-
-    def collect(self) -> Iterator[Metric]:
-        self._monitor.publish()
-        return iter(())
-
-
-def _answered(scored: Scored, facts: Observation) -> Answered:
-    prediction = scored.prediction
+def _answered(scored: Scored) -> Answered:
+    prediction, facts = scored.prediction, scored.observation
     if prediction.modalities == NOTHING:
         return Answered(facts, None, None)
     return Answered(facts, prediction.code, prediction.confidence)

@@ -1,5 +1,7 @@
 """The gauges of drift. Each exists from the start, but those of a feature that the reference does not have."""
 
+from math import nan
+
 from prometheus_client import CollectorRegistry, Gauge
 
 from product_classifier.modeling.drift import FEATURES, PARTS, DriftFigures
@@ -66,9 +68,10 @@ class DriftGauges:
         for part in PARTS:
             self._missing.labels(part).set(found.missing[part] if found else 0.0)
             self._missing_reference.labels(part).set(found.missing_reference[part] if found else 0)
-        self._accuracy.set(found.expected_accuracy if found else 0.0)
-        self._accuracy_reference.set(found.expected_accuracy_reference if found else 0.0)
-        self._accuracy_limit.set(found.expected_accuracy_limit if found else 0.0)
+        # Not 0 %: nothing is known, no comparison with it is true, and `min` over instances passes it over.
+        self._accuracy.set(found.expected_accuracy if found else nan)
+        self._accuracy_reference.set(found.expected_accuracy_reference if found else nan)
+        self._accuracy_limit.set(found.expected_accuracy_limit if found else nan)
 
     def _forget(self, feature: str) -> None:
         if self._shares_files:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from product_classifier.core.bundle import Manifest
-from product_classifier.modeling.observation import Observation
 from product_classifier.modeling.predictor import ProductInput
 from product_classifier.serve.job_queue import Job, JobQueue, Lane, QueueFull
 from product_classifier.serve.live_model import Hint, LiveModel, Scored
@@ -48,7 +47,7 @@ class DriftWatch(Protocol):
         """Begins anew with another bundle."""
         ...
 
-    def add(self, scored: Scored, facts: Observation) -> None:
+    def add(self, scored: Scored) -> None:
         """Sees one answer of that bundle."""
         ...
 
@@ -162,7 +161,7 @@ class Engine:
         for one in scored:
             self.metrics.observe(one)
             if self._drift is not None and model is self._model:  # the window is of one bundle
-                self._drift.add(one, one.observation)
+                self._drift.add(one)
         return Answers(model, list(scored), time.perf_counter() - started)
 
     def _enter(self, jobs: list[Job]) -> None:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from product_classifier.web.body_room import BodyRoom
 from product_classifier.web.problems import Problem, send_problem
-from product_classifier.web.refusals import note_limit, note_rejection
+from product_classifier.web.refusals import note_rejection, too_many_requests
 from product_classifier.web.throttle import AnonymousThrottle
 from product_classifier.web.tokens import (
     MAX_TOKEN_BYTES,
@@ -91,6 +91,7 @@ class BodyGuard:
         try:
             _check_headers(scope)
             await self._check_caller(scope)
+            _check_path(scope["path"])
             body.limit = self.policy.body_bytes.get(scope["path"], DEFAULT_BODY_BYTES)
             body.check_length()
         except Problem as problem:
@@ -116,15 +117,16 @@ class BodyGuard:
             state["user"] = claims.subject
         except KeysUnavailable as error:
             state["token_error"] = error
-            note_rejection(scope, error.reason)
             if not public:
+                note_rejection(scope, error.reason)
                 self._throttle(scope)
                 raise Problem(
                     503, "Service Unavailable", str(error), headers={"Retry-After": "5"}
                 ) from None
         except TokenError as error:
             state["token_error"] = error
-            if error.reason != "missing":
+            # A page that needs no token refuses none; one that was looked at and refused counts, throttled or not.
+            if not public and error.reason != "missing":
                 note_rejection(scope, error.reason)
             self._throttle(scope)
             if not public:
@@ -135,13 +137,8 @@ class BodyGuard:
             return
         wait = self.policy.throttle.take(scope["state"]["address"])
         if wait is not None:
-            note_limit(scope, "anonymous")
-            raise Problem(
-                429,
-                "Too Many Requests",
-                "Too many requests without a valid token came from this address.",
-                headers={"Retry-After": str(wait)},
-            )
+            detail = "Too many requests without a valid token came from this address."
+            raise too_many_requests(scope, "anonymous", detail, wait)
 
 
 def unauthorized(scope: Scope, error: TokenError) -> Problem:
@@ -184,6 +181,12 @@ def _check_headers(scope: Scope) -> None:
     if b"transfer-encoding" in names and b"content-length" in names:
         # Two lengths: a proxy before us might believe the other one (request smuggling).
         raise Problem(400, "Bad Request", "Either Content-Length or Transfer-Encoding, not both.")
+
+
+def _check_path(path: str) -> None:
+    # The router takes `/predict` with a line feed behind it for `/predict`; limits go by exact paths.
+    if path.endswith("\n"):
+        raise Problem(404, "Not Found", "There is nothing at this address.")
 
 
 class _BodyRefused(Exception):

@@ -48,7 +48,7 @@ class HTTPMetrics:
         )
         self._duration = Histogram(
             "http_request_duration_seconds",
-            "Time from the first byte of a request to the last of its answer.",
+            "Time from the end of a request's headers to the last byte of its answer.",
             ("handler", "method"),
             buckets=DURATION_BUCKETS,
             registry=registry,
@@ -61,7 +61,7 @@ class HTTPMetrics:
         )
         self._rejections = Counter(
             "product_classifier_token_rejections_total",
-            "Access tokens refused, by reason.",
+            "Access tokens refused, or missing, where one is needed, by reason.",
             ("reason",),
             registry=registry,
         )

@@ -24,7 +24,7 @@ from starlette.requests import Request
 
 from product_classifier.core.errors import ConfigurationError
 from product_classifier.web.problems import Problem
-from product_classifier.web.refusals import note_limit
+from product_classifier.web.refusals import too_many_requests
 
 logger = logging.getLogger(__name__)
 
@@ -155,14 +155,9 @@ class RateLimits:
         }
         request.scope["state"].setdefault("answer_headers", {}).update(headers)
         if not tightest.allowed:
-            note_limit(request.scope, "user")
             wait = max(1, math.ceil(tightest.reset - time.time()))
-            raise Problem(
-                429,
-                "Too Many Requests",
-                f"The limit is {rate}. Try again in {wait} s.",
-                headers={"Retry-After": str(wait)},
-            )
+            detail = f"The limit is {rate}. Try again in {wait} s."
+            raise too_many_requests(request.scope, "user", detail, wait)
 
     async def _count(self, charge: _Charge) -> list[_Count]:
         if not self.is_shared:

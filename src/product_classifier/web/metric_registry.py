@@ -6,6 +6,7 @@ counters of an earlier run would go on. The variable is read when prometheus_cli
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -23,6 +24,8 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from product_classifier.core.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
 
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 REFRESH_SECONDS = 1.0  # between two looks at what other processes can't read for themselves
@@ -44,7 +47,8 @@ class MetricRegistry(CollectorRegistry):
         # A third more series, which nobody asks for.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._folder = _shared_folder()
-        self._watched: list[tuple[Gauge, Callable[[], float]]] = []
+        self._refreshers: list[Callable[[], None]] = []
+        self._faults: dict[Callable[[], None], str] = {}
         if self._folder is None:
             # Each process has its own; a sum of them would say nothing.
             ProcessCollector(registry=self)
@@ -52,13 +56,22 @@ class MetricRegistry(CollectorRegistry):
         else:
             _forget_earlier_self(self._folder, os.getpid())
 
+    @property
+    def folder(self) -> Path | None:
+        """Where several processes share their metrics; None where this one is alone."""
+        return self._folder
+
+    def before_scrape(self, refresh: Callable[[], None]) -> None:
+        """Calls `refresh` before the metrics are shown; every second too where processes share them.
+
+        What it raises is logged, once until it says something else, and hides no other metric.
+        """
+        self._refreshers.append(refresh)
+
     def watch(self, gauge: Gauge, read: Callable[[], float]) -> None:
         """Keeps a gauge at what `read` gives, which must not wait."""
-        if self._folder is None:
-            gauge.set_function(read)
-        else:
-            self._watched.append((gauge, read))
-            gauge.set(read())
+        gauge.set(read())
+        self.before_scrape(lambda: gauge.set(read()))
 
     def collect(self) -> Iterator[Metric]:
         """Gives the metrics as they are now."""
@@ -68,17 +81,25 @@ class MetricRegistry(CollectorRegistry):
             yield metric
 
     def _collect(self) -> Iterator[Metric]:
+        self._refresh()
         if self._folder is None:
             yield from super().collect()
             return
-        self._refresh()
         _forget_dead_processes(self._folder)
         collector = MultiProcessCollector(None, str(self._folder))  # type: ignore[no-untyped-call]
         yield from collector.collect()  # type: ignore[no-untyped-call]
 
     def _refresh(self) -> None:
-        for gauge, read in self._watched:
-            gauge.set(read())
+        for refresh in self._refreshers:
+            try:
+                refresh()
+            except Exception as error:  # a scrape that fails would be a service that is down
+                text = f"{type(error).__name__}: {error}"
+                if self._faults.get(refresh) != text:
+                    logger.warning("A metric stays as it was: %s", text, exc_info=True)
+                self._faults[refresh] = text
+            else:
+                self._faults.pop(refresh, None)
 
     @asynccontextmanager
     async def kept_fresh(self) -> AsyncIterator[None]:
@@ -126,15 +147,22 @@ def _forget(folder: Path, pid: int) -> None:
 
 def _forget_dead_processes(folder: Path) -> None:
     """Drops the gauges of processes that are gone; what they counted stays in the sums."""
-    for pid in {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*_*.db")}:
-        if not _is_alive(pid):
+    for pid in {pid_of(file) for file in folder.glob("gauge_live*_*.db")}:
+        if pid is not None and not is_alive(pid):
             _forget(folder, pid)
 
 
-def _is_alive(pid: int) -> bool:
+def pid_of(file: Path) -> int | None:
+    """Reads the number of the process that a file belongs to off the end of its name; None where there is none."""
+    number = file.stem.rpartition("_")[2]
+    return int(number) if number.isdecimal() else None
+
+
+def is_alive(pid: int) -> bool:
+    """Tells whether a process of this number lives."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # a number that no process can have
         return False
     except OSError:  # another user's, so it lives
         return True

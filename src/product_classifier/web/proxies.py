@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from starlette.types import Scope
 
 from product_classifier.core.errors import ConfigurationError
+from product_classifier.web.neighbours import NEIGHBOURS, neighbour_networks
 
 UNKNOWN = "unknown"
 MAX_HOPS = 20  # nobody has more proxies; a longer list is made up
@@ -33,14 +34,17 @@ class TrustedProxies:
 
     @classmethod
     def parse(cls, text: str | None) -> "TrustedProxies":
-        """Reads a comma-separated list of addresses and networks.
+        """Reads a comma-separated list of addresses and networks; `neighbours` stands for a container's own networks.
 
         Raises:
-            ConfigurationError: an entry is neither.
+            ConfigurationError: an entry is none of these.
         """
-        networks = []
+        networks: list[_Network] = []
         for entry in (text or "").split(","):
             if not (entry := entry.strip()):
+                continue
+            if entry == NEIGHBOURS:
+                networks += neighbour_networks()
                 continue
             try:
                 networks.append(ipaddress.ip_network(entry))

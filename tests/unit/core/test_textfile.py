@@ -1,4 +1,6 @@
+import os
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
@@ -39,6 +41,16 @@ def test_neither_times_of_creation_nor_empty_metrics_are_written(tmp_path: Path)
     text = (tmp_path / "stage.prom").read_text()
     assert "created" not in text
     assert "none" not in text
+
+
+def test_an_exporter_that_is_another_user_reads_it_whatever_the_umask(tmp_path: Path) -> None:
+    previous = os.umask(0o077)
+    try:
+        write_metrics(tmp_path, "stage", example())
+        write_metrics(tmp_path, "stage", example(3))
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE((tmp_path / "stage.prom").stat().st_mode) == 0o644
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "Upper", "a b"])

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from drift_batches import FRESH, PRODUCTS, score, settings_for
 from PIL import Image
-from prometheus_client import CollectorRegistry
 
 from prediction_app import live_model
 from product_classifier.core.catalogue import Product, load_products
@@ -25,6 +24,7 @@ from product_classifier.drift.comparison import Comparison
 from product_classifier.features.photos import PhotoStore
 from product_classifier.modeling.predictor import ProductInput
 from product_classifier.serve.drift import DriftMonitor
+from product_classifier.web.metric_registry import MetricRegistry
 
 
 def products_of(workspace: Workspace) -> dict[int, Product]:
@@ -51,13 +51,13 @@ def test_it_says_of_a_batch_what_serve_says_of_the_same_products(scored: Workspa
     found = compare(scored).figures
     products = products_of(scored)
     model = live_model(next(scored.releases.iterdir()))
-    monitor = DriftMonitor(CollectorRegistry(), window=len(products))
+    monitor = DriftMonitor(MetricRegistry(), window=len(products))
     monitor.use(model.manifest)
     photos = PhotoStore(scored.root / FRESH / "photos")
     for product in products.values():
         photo = photos.read(product.photo_name)
         answer = model.score(ProductInput(product.title, product.description, photo))
-        monitor.add(answer, answer.observation)
+        monitor.add(answer)
     photos.close()
     served = monitor.figures()
     assert served is not None

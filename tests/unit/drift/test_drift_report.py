@@ -63,6 +63,10 @@ def test_page_summary_metrics_and_the_run_say_the_same(
     metrics = (workspace.metrics / "drift.prom").read_text()
     assert f'product_classifier_batch_drift_psi{{feature="brightness"}} {psi!r}' in metrics
     assert "product_classifier_batch_drift_products 300.0" in metrics
+    limit = summary["expected_accuracy_limit"]
+    assert f"product_classifier_batch_expected_accuracy_limit_ratio {limit!r}" in metrics
+    share = summary["missing"]["photo"]
+    assert f'product_classifier_batch_drift_missing_ratio{{part="photo"}} {share!r}' in metrics
     kept = run.artifact_files()
     assert kept["drift/batch/report.html"].read_bytes() == (folder / "report.html").read_bytes()
     assert kept["drift/batch/summary.json"].is_file()
@@ -87,7 +91,7 @@ def test_the_metrics_are_the_documented_ones() -> None:
     found = exposed(generate_latest(registry).decode())
     prefix = "product_classifier_batch_"
     assert found == {one for one in documented("pipeline") if one.name.startswith(prefix)}
-    assert len(found) == 5
+    assert len(found) == 9
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ def test_rates_cover_several_scrapes(name: str, panel: dict[str, Any]) -> None:
         one for target in panel["targets"] for one in re.findall(r"\[([^]]+)\]", target["expr"])
     ]
 
-    assert set(ranges) <= {"$__rate_interval", "$__range", "5m"}
+    assert set(ranges) <= {"$__rate_interval", "$__range", "5m", "1d"}
 
 
 @each_asking_panel

@@ -9,8 +9,8 @@ import metrics_page
 from monitoring.grafana.source import rules
 
 JOBS = ("fastapi", "auth", "pipeline", "airflow")
-# What other programs tell: Prometheus itself, Alertmanager, node-exporter, and the client library of any process.
-FOREIGN = re.compile(r"^(up|ALERTS|(scrape|prometheus|alertmanager|node|process)_\w+)$")
+# What other programs tell: Prometheus itself, Alertmanager, node-exporter, HAProxy, and any process's client library.
+FOREIGN = re.compile(r"^(up|ALERTS|(scrape|prometheus|alertmanager|node|haproxy|process)_\w+)$")
 PARTS = ("_bucket", "_sum", "_count")
 
 

@@ -17,6 +17,7 @@ groups:
       - alert: TooMany
         expr: max by (job) (waiting{state="new"}) > 10
         for: 2m
+        keep_firing_for: 10m
         labels: {severity: page}
 """
 WEAK = """
@@ -41,6 +42,9 @@ WEAK_ABOUT = {
     "TooMany: for 2m -> 60s",
     "TooMany: for 2m -> 240s",
     "TooMany: for 2m -> none",
+    "TooMany: keep_firing_for 10m -> 300s",
+    "TooMany: keep_firing_for 10m -> 1200s",
+    "TooMany: keep_firing_for 10m -> none",
 }
 
 
@@ -153,4 +157,4 @@ def test_rules_without_a_test_are_named(weak: Path) -> None:
 def test_sweep_over_one_rule_file_as_a_program() -> None:
     promtool.require_promtool()
     program = (sys.executable, "-m", "monitoring.prometheus.mutate", "auth")
-    assert "auth: 31 mutants, 31 killed" in promtool.ask(*program, folder=promtool.REPOSITORY)
+    assert "auth: 32 mutants, 32 killed" in promtool.ask(*program, folder=promtool.REPOSITORY)

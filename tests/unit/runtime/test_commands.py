@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from product_classifier.commands import runtime as commands
 from product_classifier.core.errors import ConfigurationError
-from product_classifier.runtime import choice
+from product_classifier.runtime import choice, cleanup
 from product_classifier.runtime.choice import Engine
 from product_classifier.runtime.cleanup import clean
 from product_classifier.runtime.initialise import needs_migration, write_passwords
@@ -100,19 +100,26 @@ def test_what_an_engine_lacks_is_said(monkeypatch, answers, problem):
     assert found is None if problem is None else problem in found
 
 
-def test_clean_removes_caches_and_state_and_never_data_models_or_runs(layout):
+def test_clean_removes_caches_and_state_and_never_data_models_or_runs(layout, settings):
     kept = [layout.root / name for name in ("data", "models", "runs", "dvc-remote", ".env")]
     for path in kept[:-1]:
         (path / "__pycache__").mkdir(parents=True)
     kept[-1].write_text("")
     (layout.root / "src" / "x" / "__pycache__").mkdir(parents=True)
     (layout.root / ".mypy_cache").mkdir()
-    clean(layout)
+    clean(layout, settings)
     assert all(path.exists() for path in kept)
     assert (layout.root / "data" / "__pycache__").exists()
     assert not layout.state.exists()
     assert not (layout.root / ".mypy_cache").exists()
     assert not list((layout.root / "src").rglob("__pycache__"))
+
+
+def test_clean_leaves_everything_where_containers_run(layout, settings, monkeypatch):
+    monkeypatch.setattr(cleanup, "stack_runs", lambda *_: True)
+    with pytest.raises(ConfigurationError, match="make stop"):
+        clean(layout, settings)
+    assert layout.state.exists()
 
 
 def test_airflows_password_file_is_private_and_follows_the_settings(layout, settings):

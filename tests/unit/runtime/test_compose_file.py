@@ -81,6 +81,17 @@ def test_auth_sees_no_key_of_the_data_and_serve_no_password_of_users():
     assert not set(of_service("serve", "environment")) & {"ADMIN_PASSWORD", "AUTH_DATABASE_URL"}
 
 
+def test_services_without_airflow_believe_the_gateway_who_is_calling():
+    """As those that the pipeline deploys: else all callers are one, and who guesses passwords locks everybody out."""
+    believing = {n for n in SERVICES if "neighbours" in str(of_service(n, "environment"))}
+    assert believing == {"auth", "serve"}
+    for name in believing:
+        value = of_service(name, "environment")["TRUSTED_PROXIES"]
+        assert value == "${TRUSTED_PROXIES:-},neighbours"
+        assert of_service(name, "networks")["pipeline"] == {"aliases": [f"{name}-backend"]}
+    assert "gateway" in of_service("gateway", "networks")["pipeline"]["aliases"]
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_an_image_is_ours_or_pinned_to_a_version(name):
     image = of_service(name, "image")
@@ -169,9 +180,18 @@ def test_the_profile_monitoring_is_all_that_prometheus_asks_and_tells():
         for target in group["targets"]
     }
     assert set(hosts.values()) - {"localhost"} <= MONITORING
-    # The aliases that deployed containers have.
+    # The aliases that deployed containers have, and one of the gateway's, which has no profile.
     found = {job: jobs[job]["dns_sd_configs"][0]["names"] for job in set(jobs) - set(hosts)}
-    assert found == {"fastapi": ["serve-backend"], "auth": ["auth-backend"]}
+    assert found == {
+        "fastapi": ["serve-backend"],
+        "auth": ["auth-backend"],
+        "gateway": ["serving_service_container"],
+    }
+    (gateway,) = jobs["gateway"]["dns_sd_configs"]
+    configuration = (ROOT / "containers" / "gateway" / "haproxy.cfg").read_text()
+    assert f"frontend metrics\n  bind :{gateway['port']}\n" in configuration
+    # For the network alone.
+    assert not any(str(gateway["port"]) in port for port in of_service("gateway", "ports"))
 
 
 def test_the_secrets_of_receivers_are_in_no_environment_and_grafanas_in_its_own():

@@ -87,3 +87,12 @@ def test_changed_rules_make_a_new_prometheus_and_nothing_else(layout, settings):
     (rules / "mine.yml").write_text("groups: []\n")
     after = compose_values(layout, with_values(settings))
     assert {name for name in after if after[name] != before[name]} == {"PROMETHEUS_DIGEST"}
+
+
+def test_a_changed_configuration_makes_a_new_gateway_and_nothing_else(layout, settings):
+    folder = layout.root / "containers" / "gateway"
+    folder.mkdir(parents=True)
+    before = compose_values(layout, with_values(settings))
+    (folder / "haproxy.cfg").write_text("global\n")
+    after = compose_values(layout, with_values(settings))
+    assert {name for name in after if after[name] != before[name]} == {"GATEWAY_DIGEST"}

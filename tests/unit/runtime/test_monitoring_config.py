@@ -1,5 +1,6 @@
 """The configuration of Prometheus and Alertmanager, made out of the committed one."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -26,10 +27,13 @@ MAIL = {
     "alert_email_from": "alerts@example.org",
     "alert_smtp_address": "mail.example.org:587",
 }
-ALL = {
-    **MAIL,
+ACCOUNT = {
     "alert_smtp_user": "alerts",
     "alert_smtp_password": 'it\'s {{ a }} "password"',
+}
+ALL = {
+    **MAIL,
+    **ACCOUNT,
     "alert_webhook_url": "https://example.org/hook?token=t0ken",
     "alert_heartbeat_url": "https://beat.example.org/p1ng",
     "alert_slack_url": "https://slack.example.org/services/s3cret",
@@ -63,6 +67,7 @@ def test_the_embedded_prometheus_has_the_same_jobs_rules_and_times(tmp_path: Pat
     assert set(jobs) == {
         *("prometheus", "alertmanager", "node"),
         *("fastapi", "auth", "pipeline", "airflow"),
+        "gateway",  # nobody writes its file: it is in containers alone
     }
     for job in made["scrape_configs"]:
         discovery = {name for name in job if name.endswith(("_sd_configs", "static_configs"))}
@@ -133,12 +138,25 @@ def test_no_secret_shows_in_the_text_of_receivers() -> None:
     assert not any(part in text for part in ("t0ken", "s3cret", "p1ng", "password\\"))
 
 
-def test_tls_is_not_asked_of_a_mail_server_on_port_25() -> None:
-    chosen = receivers(**{**MAIL, "alert_smtp_address": "localhost:25"})
+@pytest.mark.parametrize(
+    ("port", "account", "demanded"),
+    [
+        (25, {}, False),
+        (25, ACCOUNT, True),  # a password goes nowhere in clear
+        (465, {}, False),  # all is TLS there, so nobody offers it
+        (465, ACCOUNT, False),
+        (587, {}, True),
+        (2525, ACCOUNT, True),
+    ],
+)
+def test_tls_is_demanded_of_a_mail_server_where_it_can_be_offered(
+    port: int, account: dict[str, str], demanded: bool
+) -> None:
+    chosen = receivers(**{**MAIL, "alert_smtp_address": f"localhost:{port}"}, **account)
     made = yaml.safe_load(render_alertmanager(ALERTMANAGER, chosen))
     (mail,) = told_of_alerts(made)[0]["email_configs"]
-    assert mail["require_tls"] is False
-    assert "auth_password" not in mail
+    assert mail["require_tls"] is demanded
+    assert ("auth_password" in mail) == bool(account)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +202,43 @@ def test_alertmanager_takes_what_is_made(tmp_path: Path, values: dict[str, str])
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("page", "link"),
+    [
+        ({}, "docs/runbooks.md#down"),
+        (
+            {"alert_runbooks_url": 'https://h/o/é$1"x"/runbooks.md?ref=main'},
+            'https://h/o/é$1"x"/runbooks.md?ref=main#down',
+        ),
+    ],
+    ids=["the file", "a page"],
+)
+@pytest.mark.skipif(shutil.which("amtool") is None, reason="amtool is not installed")
+def test_slack_is_given_the_runbook_where_it_can_be_read(
+    tmp_path: Path, page: dict[str, str], link: str
+) -> None:
+    chosen = receivers(alert_slack_url=ALL["alert_slack_url"], **page)
+    made = yaml.safe_load(render_alertmanager(ALERTMANAGER, chosen))
+    (slack,) = told_of_alerts(made)[0]["slack_configs"]
+    annotations = {"summary": "s", "description": "d", "runbook_url": "docs/runbooks.md#down"}
+    alerts = [
+        {"status": "firing", "labels": {}, "annotations": annotations},
+        {"status": "firing", "labels": {}, "annotations": {"summary": "of amtool"}},
+    ]
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps({"alerts": alerts}))
+    done = subprocess.run(
+        [
+            *("amtool", "template", "render", "--template.glob=/dev/null"),
+            *(f"--template.data={data}", f"--template.text={slack['text']}"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:4] == ["s", "d", link, "of amtool"]
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_prometheus_takes_what_is_made(tmp_path: Path) -> None:
     path = tmp_path / "prometheus.yml"
@@ -202,6 +257,7 @@ def test_prometheus_takes_what_is_made(tmp_path: Path) -> None:
         ("alert_webhook_url", "example.org/hook"),
         ("alert_slack_url", "ftp://example.org"),
         ("alert_heartbeat_url", "example.org/ping"),
+        ("alert_runbooks_url", "docs/runbooks.md"),
         ("alert_email_to", "nobody"),
         ("alert_smtp_address", "mail.example.org"),
         ("prometheus_retention", "15"),

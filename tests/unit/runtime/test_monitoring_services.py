@@ -15,6 +15,7 @@ from product_classifier.runtime.monitoring import programs
 from product_classifier.runtime.monitoring.configuration import write_configuration
 from product_classifier.runtime.monitoring.programs import (
     PROGRAMS,
+    find_program,
     find_programs,
     install_hint,
     missing_programs,
@@ -94,6 +95,20 @@ def test_what_is_missing_is_said_with_the_way_to_get_it(installed):
     assert "apt-get install --no-install-recommends prometheus-alertmanager`" in hint
     assert "https://prometheus.io/download/" in hint
     assert all(one.package for one in PROGRAMS.values() if one.required)
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [("2.31.2+ds1", ["prometheus"]), ("2.42.0+ds", []), ("3.5.3", [])],
+)
+def test_a_prometheus_that_can_not_read_the_rules_is_missing(
+    installed, tmp_path, version, expected
+):
+    installed(*DEBIAN)
+    program = find_program("prometheus")
+    Path(program).write_text(f"#!/bin/sh\necho 'prometheus, version {version} (branch: x)'\n")
+    assert missing_programs(find_programs()) == expected
+    assert "Not installed here: prometheus 2.42 or newer." in install_hint(["prometheus"])
 
 
 @pytest.mark.parametrize(

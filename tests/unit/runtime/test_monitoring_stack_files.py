@@ -1,17 +1,20 @@
 """What `make start` leaves for the container stack's monitoring, and for whom."""
 
 import os
+import re
 import stat
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import SecretStr
 
 from product_classifier.runtime import compose_values
 from product_classifier.runtime.compose_start import published_ports
 from product_classifier.runtime.compose_values import monitoring_user
 from product_classifier.runtime.monitoring import stack
-from product_classifier.runtime.monitoring.stack import note_restart, prepare_stack
+from product_classifier.runtime.monitoring.configuration import write_configuration
+from product_classifier.runtime.monitoring.stack import prepare_stack
 
 ROOT = Path(__file__).parents[3]
 
@@ -36,12 +39,14 @@ def as_user(monkeypatch, uid):
 
 
 def test_alertmanagers_configuration_is_private_and_says_when_it_changed(checkout, settings, given):
-    assert prepare_stack(checkout, settings) is True
-    note_restart(checkout)
-    assert prepare_stack(checkout, settings) is False
+    before = prepare_stack(checkout, settings)
+    assert prepare_stack(checkout, settings) == before
     chosen = settings.model_copy(update={"alert_webhook_url": SecretStr("https://h/the-token")})
-    assert prepare_stack(checkout, chosen) is True
-    folder = checkout.monitoring / "alertmanager"
+    after = prepare_stack(checkout, chosen)
+    assert before.keys() == after.keys() == {"ALERTMANAGER_DIGEST"}
+    assert before != after  # a label of the container: whoever brings the stack up makes it anew
+    assert "the-token" not in str(after)
+    folder = checkout.monitoring / "alertmanager-stack"
     path = folder / "alertmanager.yml"
     assert "the-token" in path.read_text()
     # The stack's own log receiver, by its name in the network.
@@ -52,15 +57,25 @@ def test_alertmanagers_configuration_is_private_and_says_when_it_changed(checkou
     assert (checkout.root / ".state" / "metrics" / "workspace").is_dir()
 
 
-def test_a_change_is_said_until_alertmanager_was_started_with_it(checkout, settings, given):
+def test_each_runtime_has_a_configuration_of_its_own(checkout, settings, given):
     prepare_stack(checkout, settings)
-    note_restart(checkout)
-    chosen = settings.model_copy(update={"alert_webhook_url": SecretStr("https://h/the-token")})
-    assert prepare_stack(checkout, chosen) is True  # `make env`, which starts nothing
-    assert prepare_stack(checkout, chosen) is True  # a start whose containers did not come up
-    note_restart(checkout)
-    assert prepare_stack(checkout, chosen) is False
-    assert stat.S_IMODE((checkout.monitoring / "alertmanager.read").stat().st_mode) == 0o600
+    write_configuration(checkout, settings, deployed=())
+    prepare_stack(checkout, settings)
+    logs = {
+        path.parent.name: re.findall("http://(.*)/", path.read_text())[0]
+        for path in checkout.monitoring.rglob("alertmanager.yml")
+    }
+    assert logs == {"alertmanager-stack": "alert-log:9094", "alertmanager": "127.0.0.1:9094"}
+
+
+def test_the_containers_mount_what_is_written_for_them(checkout, settings, given):
+    prepare_stack(checkout, settings)
+    service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["alertmanager"]
+    sources = [checkout.root / volume.split(":")[0] for volume in service["volumes"]]
+    assert [path.is_dir() for path in sources] == [True, True]
+    assert (sources[0] / "alertmanager.yml").is_file()
+    (name,) = prepare_stack(checkout, settings)
+    assert service["labels"]["product-classifier.files"] == f"${{{name}:-}}"
 
 
 def test_root_gives_them_to_the_user_that_stages_work_as(checkout, settings, given, monkeypatch):
@@ -70,7 +85,7 @@ def test_root_gives_them_to_the_user_that_stages_work_as(checkout, settings, giv
     prepare_stack(checkout, chosen)
     state = checkout.root / ".state"
     assert set(given) >= {
-        checkout.monitoring / "alertmanager" / "alertmanager.yml",
+        checkout.monitoring / "alertmanager-stack" / "alertmanager.yml",
         checkout.monitoring / "alertmanager-data",
         # A stage has to get to its folder through all that is above it.
         *(state, state / "metrics", state / "metrics" / "workspace"),

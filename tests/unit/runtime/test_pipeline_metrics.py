@@ -15,6 +15,7 @@ from product_classifier.core.files import write_json_atomic
 from product_classifier.core.releases import point_champion, publish_release
 from product_classifier.core.settings import Settings
 from product_classifier.core.workspace import Workspace
+from product_classifier.runtime.monitoring.stack_started import note_stack_start
 from product_classifier.runtime.pipeline_metrics import STAGES, prepare_metrics, refresh
 from product_classifier.runtime.staleness import write_limits
 from product_classifier.tracking.record import RunRecord
@@ -240,6 +241,7 @@ def documented(heading: str) -> dict[str, tuple[str, frozenset[str]]]:
 
 def test_docs_describe_exactly_what_is_written(full: Workspace) -> None:
     prepare_metrics(full, settings(pipeline_schedule="@daily"))
+    note_stack_start(full, watched=False)
     with pytest.raises(OSError, match="away"), noted_push(full, "ingest"):
         raise OSError("away")
     with noted_push(full, "ingest"):

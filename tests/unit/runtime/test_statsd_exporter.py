@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +21,8 @@ from product_classifier.runtime.monitoring.statsd_exporter import (
     listen_udp,
     serve_metrics,
 )
-from product_classifier.runtime.monitoring.statsd_mapping import StatsDMapping, Target
-from service_processes import free_port
+from product_classifier.runtime.monitoring.statsd_mapping import Rule, StatsDMapping, Target
+from unused_ports import free_port
 
 ROOT = Path(__file__).parents[3]
 FILE = ROOT / "monitoring" / "statsd" / "mapping.yml"
@@ -48,10 +47,11 @@ def test_names_of_airflow_become_metrics_and_the_rest_is_dropped(mapping: StatsD
     metrics = StatsDMetrics(mapping)
     metrics.take(
         b"airflow.scheduler_heartbeat:1|c\nairflow.scheduler_heartbeat:1|c\n"
+        b"airflow.dag_processor_heartbeat:1|c\n"
         b"airflow.executor.running_tasks:2|g\n"
         b"airflow.executor.running_tasks.LocalExecutor:2|g\n"
         b"airflow.pool.open_slots.dvc:1|g\nairflow.pool.open_slots.default_pool:128|g\n"
-        b"airflow.pool.open_slots:1|g\n"
+        b"airflow.pool.open_slots:1|g\nairflow.pool.queued_slots.dvc:3|g\n"
         b"airflow.dag_processing.import_errors:0|g\n"
         b"airflow.ti.finish.ml_pipeline.training_stage__run.success:1|c\n"
         b"airflow.ti.finish:1|c\n"
@@ -59,9 +59,11 @@ def test_names_of_airflow_become_metrics_and_the_rest_is_dropped(mapping: StatsD
     )
     assert exposed(metrics) == {
         "airflow_scheduler_heartbeat_total": 2,
+        "airflow_dag_processor_heartbeat_total": 1,
         "airflow_executor_running_tasks": 2,
         'airflow_pool_open_slots{pool="dvc"}': 1,
         'airflow_pool_open_slots{pool="default_pool"}': 128,
+        'airflow_pool_queued_slots{pool="dvc"}': 3,
         "airflow_dag_import_errors": 0,
         'airflow_task_finishes_total{dag="ml_pipeline",state="success",task="training_stage__run"}': 1,
     }
@@ -77,8 +79,6 @@ def test_a_name_is_mapped_only_as_the_kind_that_it_is(mapping: StatsDMapping) ->
 
 
 def own_mapping(*rules: dict[str, object]) -> StatsDMetrics:
-    from product_classifier.runtime.monitoring.statsd_mapping import Rule
-
     return StatsDMetrics(StatsDMapping([Rule.model_validate(rule) for rule in rules]))
 
 
@@ -87,6 +87,55 @@ def test_gauges_go_up_and_down_by_signed_values() -> None:
     for value, expected in (("5", 5), ("+3", 8), ("-10", -2), ("0", 0), ("-1", -1), ("2.5", 2.5)):
         metrics.take(f"g:{value}|g".encode())
         assert exposed(metrics)["g"] == expected
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The exporter's own clock: its one value is the time."""
+    now = [1000.0]
+    monkeypatch.setattr(statsd_exporter.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_what_is_not_sent_again_is_forgotten_after_its_time(clock: list[float]) -> None:
+    metrics = own_mapping(
+        {"match": "g.*", "name": "g", "labels": {"of": "$1"}, "ttl": "5m"},
+        {"match": "c", "name": "c_total"},
+    )
+    metrics.take(b"g.a:5|g\ng.b:7|g\nc:1|c")
+    clock[0] += 200
+    metrics.take(b"g.b:8|g")
+    clock[0] += 99
+    assert exposed(metrics) == {'g{of="a"}': 5, 'g{of="b"}': 8, "c_total": 1}
+    clock[0] += 1
+    assert exposed(metrics) == {'g{of="b"}': 8, "c_total": 1}
+    clock[0] += 10_000
+    metrics.take(b"g.b:+2|g")  # a difference to something that is gone begins at 0
+    assert exposed(metrics) == {'g{of="b"}': 2, "c_total": 1}
+
+
+def test_a_series_that_is_gone_leaves_its_room(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statsd_exporter, "MOST_SERIES", 1)
+    metrics = own_mapping({"match": "g.*", "name": "g", "labels": {"of": "$1"}, "ttl": "1h"})
+    metrics.take(b"g.a:1|g\ng.b:1|g")
+    clock[0] += 3600
+    metrics.take(b"g.c:1|g")
+    assert exposed(metrics) == {'g{of="c"}': 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("5m", 300), ("2h", 7200), ("0s", None)]
+)
+def test_a_rule_says_how_long_a_series_lasts(text: str, seconds: int | None) -> None:
+    assert Rule(match="a", name="a", ttl=text).ttl_seconds == seconds
+
+
+def test_gauges_end_with_their_sender_and_counters_stay(mapping: StatsDMapping) -> None:
+    kept = {rule.match_metric_type for rule in mapping.rules[:-1] if rule.ttl_seconds is None}
+    ended = {rule.match_metric_type for rule in mapping.rules[:-1] if rule.ttl_seconds}
+    assert (kept, ended) == ({"counter"}, {"gauge"})
 
 
 def test_counters_are_scaled_by_their_sample_rate_and_timers_are_seconds() -> None:
@@ -141,7 +190,8 @@ def test_series_are_bounded(
         ("mappings: [", "while parsing"),
         ("- match: a", "expected `mappings:`"),
         ("mappings: []\ndefaults: {ttl: 1m}", "nothing else"),
-        ("mappings: [{match: a, name: b, ttl: 1m}]", "ttl"),
+        ("mappings: [{match: a, name: b, ttl: 1m30s}]", "ttl"),
+        ("mappings: [{match: a, name: b, observer_type: summary}]", "observer_type"),
         ("mappings: [{match: a, name: 'b c'}]", "name"),
         ("mappings: [{match: '(', name: b, match_type: regex}]", "unterminated"),
     ],
@@ -169,12 +219,12 @@ def test_a_taken_port_is_named(mapping: StatsDMapping) -> None:
 
 
 def get(port: int) -> str:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while True:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
                 return str(answer.read().decode())
-        except urllib.error.URLError:
+        except OSError:  # nobody listens yet, or the answer takes long
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
@@ -207,13 +257,13 @@ def test_the_program_takes_packets_answers_and_ends_when_it_is_told_to(
         for number in range(50):
             sender.sendto(b"airflow.scheduler_heartbeat:1|c", ("127.0.0.1", udp))
             sender.sendto(f"noise.{number}:1|c".encode(), ("127.0.0.1", udp))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while "airflow_scheduler_heartbeat_total 50.0" not in (text := get(web)):
         assert time.monotonic() < deadline, text
         time.sleep(0.1)
     assert "# TYPE airflow_scheduler_heartbeat_total counter" in text
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 128 + signal.SIGTERM
+    assert process.wait(60) == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize(

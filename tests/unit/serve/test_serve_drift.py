@@ -71,7 +71,7 @@ def watched(manifest: Manifest, answers: list[Scored]) -> DriftMonitor:
     monitor = DriftMonitor(MetricRegistry(), WINDOW)
     monitor.use(manifest)
     for one in answers:
-        monitor.add(one, one.observation)
+        monitor.add(one)
     return monitor
 
 
@@ -128,7 +128,7 @@ def test_half_the_titles_in_english_are_found_within_500_products(
     monitor = watched(manifest, draw(usual, WINDOW, 1))
     assert drifted(monitor) == []
     for one in draw(changed, WINDOW, 2):
-        monitor.add(one, one.observation)
+        monitor.add(one)
 
     assert "language" in drifted(monitor)
 
@@ -151,7 +151,7 @@ def test_photos_half_as_bright_are_found_within_500_products(
     ]
     monitor = watched(manifest, draw(usual, WINDOW, 1))
     for one in draw(dark, WINDOW, 2):
-        monitor.add(one, one.observation)
+        monitor.add(one)
 
     assert "brightness" in drifted(monitor)
 
@@ -171,7 +171,7 @@ def test_a_class_that_grows_from_5_to_40_percent_is_found_within_500_products(
     mixture = draw(of_it, 200, 2) + draw(others, 300, 3)
     random.Random(4).shuffle(mixture)
     for one in mixture:
-        monitor.add(one, one.observation)
+        monitor.add(one)
 
     assert "predicted_code" in drifted(monitor)
 

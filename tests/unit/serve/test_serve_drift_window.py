@@ -3,40 +3,25 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from math import fsum, isnan
 from pathlib import Path
 
-import numpy as np
 import pytest
 from prometheus_client import generate_latest
 
-from drifting import make_rows, with_reference
+from drifting import feed, make_rows, with_reference
 from product_classifier.core.bundle import Manifest, read_manifest
 from product_classifier.modeling.drift import FEATURES, PARTS, Answered, measure
 from product_classifier.modeling.drift_chance import LARGE_SHIFT, MIN_PRODUCTS
-from product_classifier.modeling.fusion import NOTHING
 from product_classifier.modeling.observation import Observation
 from product_classifier.modeling.observation_table import format_table
-from product_classifier.modeling.predictor import Prediction, RankedCode
 from product_classifier.serve.drift import RECENT_OBSERVATIONS, DriftMonitor
-from product_classifier.serve.live_model import Phases, Scored
 from product_classifier.web.metric_registry import MetricRegistry
 
 PREFIX = "product_classifier_"
 
 MakeBundle = Callable[..., Path]
-
-
-def scored(row: Answered) -> Scored:
-    code, confidence = row.predicted_code or 0, row.confidence or 0.1
-    modalities = NOTHING if row.predicted_code is None else "text"
-    prediction = Prediction((RankedCode(code, confidence),), modalities, "review", 0.9)
-    phases = Phases(0, 0, 0, 0, 0)
-    return Scored(prediction, "", np.zeros((1, 1), np.float32), False, phases, row.facts)
-
-
-def feed(monitor: DriftMonitor, rows: list[Answered]) -> None:
-    for row in rows:
-        monitor.add(scored(row), row.facts)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +57,29 @@ def test_window_gives_the_figures_of_its_last_products(
     assert manifest.drift is not None
     assert monitor.figures() == measure(manifest.drift, new[-300:])
     assert monitor.status()["figures"] == measure(manifest.drift, new[-300:]).to_json()
+
+
+def test_the_mean_confidence_is_exact_after_many_products_came_and_went(
+    plain: Manifest, registry: MetricRegistry, rows: list[Answered]
+) -> None:
+    """It is kept as a running sum; one of floats would be off by then."""
+    monitor = DriftMonitor(registry, 200)
+    monitor.use(with_reference(plain, rows))
+    nothing = Answered(rows[0].facts, None, None)
+    sure = [replace(row, confidence=1 / (3 + at)) for at, row in enumerate(rows)]
+    fed = [one for row in sure for one in (row, nothing)] * 10
+    floats = 0.0
+    for end in range(1000, len(fed) + 1, 1000):
+        feed(monitor, fed[end - 1000 : end])
+        for at in range(end - 1000, end):
+            floats += fed[at].confidence or 0.0
+            floats -= (fed[at - 200].confidence or 0.0) if at >= 200 else 0.0
+        last = [one.confidence for one in fed[end - 200 : end] if one.confidence is not None]
+        found = monitor.figures()
+        assert found is not None
+        assert found.answered == len(last) == 100
+        assert found.expected_accuracy == fsum(last) / 100
+    assert floats != fsum(last)
 
 
 def test_a_feature_that_a_later_trainer_knows_fails_no_request(
@@ -165,8 +173,8 @@ def test_bundle_without_reference_has_no_index(
         assert value(registry, "drift_psi", feature=name) is None
         assert value(registry, "drift_psi_limit", feature=name) is None
         assert value(registry, "drift_window_products", feature=name) == 0
-    assert value(registry, "expected_accuracy_ratio") == 0
-    assert value(registry, "expected_accuracy_limit_ratio") == 0  # 0 < 0 is no alarm
+    for name in ("", "_reference", "_limit"):  # not 0 %; and a comparison with NaN is no alarm
+        assert isnan(value(registry, f"expected_accuracy{name}_ratio"))  # type: ignore[arg-type]
     assert len(monitor.recent()) == 2 * len(rows)
 
 

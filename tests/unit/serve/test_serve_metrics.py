@@ -147,7 +147,7 @@ def test_redis_away_is_seen_and_so_is_its_return(champion: Workspace, tmp_path: 
         app = create_app(serve_settings(redis_url=redis.url), champion)
         with TestClient(app) as client:
             assert predict(client, designation="Livre") == 200
-            assert [scrape(client)[one] for one in both] == [0, 0]
+            until(client, both, 0)  # at once, unless this machine is too busy for its Redis
             redis.kill()
             assert predict(client, designation="Livre") == 200
             until(client, both, 1)
@@ -157,7 +157,7 @@ def test_redis_away_is_seen_and_so_is_its_return(champion: Workspace, tmp_path: 
 
 def until(client: TestClient, names: list[str], value: float) -> None:
     async def wait() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while {scrape(client)[name] for name in names} != {value}:
                 await asyncio.sleep(0.1)
 

@@ -22,6 +22,7 @@ from serving import bearer, champion_workspace
 TESTS = Path(__file__).resolve().parents[2]
 READY = "product_classifier_ready"
 PREDICTIONS = "product_classifier_predictions_total"
+WINDOW = 'product_classifier_drift_window_products{feature="text_length"}'
 
 
 @dataclass
@@ -33,22 +34,29 @@ class Pair:
 
     def get(self, path: str) -> httpx.Response:
         """Asks on a connection of its own: either process may take it."""
-        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=30, trust_env=False)
+        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=60, trust_env=False)
 
     def predict(self) -> int:
         files = {"designation": (None, "Livre ancien")}
         url = f"http://127.0.0.1:{self.port}/predict"
         return httpx.post(
-            url, files=files, headers=bearer(), timeout=30, trust_env=False
+            url, files=files, headers=bearer(), timeout=60, trust_env=False
         ).status_code
 
     def scrape(self) -> dict[str, float]:
         return series(self.get("/metrics").text)
 
+    def wait_window(self, products: float) -> None:
+        """Waits until every scrape shows so many products in the windows: each tells the other once a second."""
+        deadline = time.monotonic() + 30
+        while (shown := {self.scrape()[WINDOW] for _ in range(6)}) != {products}:
+            assert time.monotonic() < deadline, shown
+            time.sleep(0.2)
+
     def wait_ready(self, folder: Path) -> None:
         """Waits until both processes have gauges in the folder and agree that they are ready."""
         pids = {process.pid for process in self.processes}
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             assert all(process.poll() is None for process in self.processes)
             with suppress(httpx.HTTPError):
@@ -115,8 +123,10 @@ def test_both_are_counted_whoever_is_asked(pair: Pair, folder: Path) -> None:
         assert shown["product_classifier_inference_queue_limit"] == 256
         assert len([name for name in shown if "bundle_info" in name]) == 1
     assert exposed(pair.get("/metrics").text) == documented("fastapi")
+    pair.wait_window(asked)
 
     gone = pair.processes[0]
+    left = counted_by(folder, pair.processes[1].pid)
     gone.kill()
     gone.wait()
     shown = pair.scrape()
@@ -124,3 +134,4 @@ def test_both_are_counted_whoever_is_asked(pair: Pair, folder: Path) -> None:
     assert answered == asked  # what it counted is not lost
     assert shown["product_classifier_inference_queue_limit"] == 128
     assert gauge_pids(folder) == {pair.processes[1].pid}
+    pair.wait_window(left)

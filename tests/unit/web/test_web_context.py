@@ -1,6 +1,7 @@
 """Request ids, the log line, headers of every answer, methods, CORS, and addresses behind proxies."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from fastapi.testclient import TestClient
 
 from guarded_app import AUTHORIZATION, guarded_app
 from product_classifier.core.errors import ConfigurationError
+from product_classifier.web import neighbours
 from product_classifier.web.app import parse_origins
 from product_classifier.web.crowd import CrowdLimit
 from product_classifier.web.problems import MEDIA_TYPE
@@ -215,3 +217,58 @@ def test_headers_that_come_twice_are_one_list() -> None:
 def test_nonsense_proxies_are_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="TRUSTED_PROXIES"):
         TrustedProxies.parse(text)
+
+
+ROUTES = """Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT
+eth0\t00000000\t010014AC\t0003\t0\t0\t0\t00000000\t0\t0\t0
+eth1\t000015AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0
+eth0\t000014AC\t00000000\t0001\t0\t0\t0\tF8FFFFFF\t0\t0\t0
+tun0\t00000000\t00000000\t0001\t0\t0\t0\t00000000\t0\t0\t0
+eth0\t0000000A\t020014AC\t0003\t0\t0\t0\t000000FF\t0\t0\t0
+"""
+
+
+@pytest.fixture
+def routes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of a container in 172.20.0.0/29, whose bridge is the way out, and in 172.21.0.0/16."""
+    path = tmp_path / "route"
+    path.write_text(ROUTES)
+    monkeypatch.setattr(neighbours, "ROUTES", path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        ("172.20.0.5", "1.1.1.1"),  # the gateway, handing on a caller
+        ("172.21.9.9", "1.1.1.1"),
+        (
+            "172.20.0.1",
+            "172.20.0.1",
+        ),  # the bridge: a caller from outside, at the published port itself
+        ("172.20.0.2", "172.20.0.2"),  # another router of that network
+        ("172.21.0.1", "172.21.0.1"),  # by custom the bridge, where no route names it
+        ("172.20.0.8", "172.20.0.8"),
+        ("10.1.2.3", "10.1.2.3"),  # behind a router is no neighbour
+        ("8.8.8.8", "8.8.8.8"),
+        ("192.0.2.1", "1.1.1.1"),  # named besides
+    ],
+)
+def test_neighbours_of_a_container_are_believed_and_bridges_are_not(
+    routes: Path, peer: str, expected: str
+) -> None:
+    trusted = TrustedProxies.parse("192.0.2.1, neighbours")
+    headers = [(b"x-forwarded-for", b"6.6.6.6, 1.1.1.1")]
+    assert client_address({"client": (peer, 1), "headers": headers}, trusted) == expected
+
+
+def test_a_caller_who_comes_through_the_gateway_can_not_choose_an_address(routes: Path) -> None:
+    headers = [(b"x-forwarded-for", b"6.6.6.6"), (b"x-forwarded-for", b"172.20.0.1")]
+    scope = {"client": ("172.20.0.5", 1), "headers": headers}
+    assert client_address(scope, TrustedProxies.parse(",neighbours")) == "172.20.0.1"
+
+
+def test_neighbours_without_a_table_of_routes_are_refused(routes: Path) -> None:
+    routes.unlink()
+    with pytest.raises(ConfigurationError, match="TRUSTED_PROXIES=neighbours is for containers"):
+        TrustedProxies.parse("neighbours")

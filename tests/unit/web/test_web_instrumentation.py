@@ -70,7 +70,9 @@ REJECTIONS = [
     ("/who", {"Authorization": f"Bearer {'x' * 5000}"}, 401, {"too_large": 1.0}),
     ("/who", {"Authorization": "Bearer no-keys"}, 503, {"unavailable": 1.0}),
     ("/open", {}, 200, {}),  # nobody asked for a token there
-    ("/open", {"Authorization": "Bearer forged"}, 200, {"signature": 1.0}),
+    ("/open", {"Authorization": "Bearer forged"}, 200, {}),
+    ("/open", {"Authorization": "Basic Zm9v"}, 200, {}),
+    ("/open", {"Authorization": "Bearer no-keys"}, 200, {}),
     ("/who", AUTHORIZATION, 200, {}),
 ]
 
@@ -97,6 +99,18 @@ def test_throttled_callers_without_a_token_are_counted_apart() -> None:
     assert shown['product_classifier_rate_limited_total{scope="anonymous"}'] == 2
     assert shown['product_classifier_rate_limited_total{scope="user"}'] == 0
     assert shown['product_classifier_token_rejections_total{reason="missing"}'] == 0
+
+
+def test_a_token_that_was_refused_counts_also_where_its_caller_is_throttled() -> None:
+    app = guarded_app(policy={"throttle": AnonymousThrottle(Rate(1, 3600))})
+    forged = {"Authorization": "Bearer forged"}
+    with TestClient(app) as client:
+        asked = [client.get(path, headers=forged) for path in ("/who", "/who", "/open")]
+        assert [answer.status_code for answer in asked] == [401, 429, 429]
+        assert [answer.json().get("scope") for answer in asked] == [None, "anonymous", "anonymous"]
+        shown = scrape(client)
+    assert shown['product_classifier_token_rejections_total{reason="signature"}'] == 2
+    assert shown['product_classifier_rate_limited_total{scope="anonymous"}'] == 2
 
 
 def test_a_fault_is_a_5xx_of_its_route() -> None:

@@ -1,6 +1,8 @@
 """Metrics of one process, and of several on one socket; gauges of processes that are gone."""
 
+import asyncio
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -152,6 +154,77 @@ def test_alone_a_process_shows_its_own_memory_and_no_times_of_creation() -> None
     shown = series(generate_latest(registry).decode())
     assert shown["process_resident_memory_bytes"] > 0
     assert not [name for name in shown if "_created" in name]
+
+
+class Faulty:
+    """Two gauges of which the first can't be read at times."""
+
+    def __init__(self, registry: MetricRegistry) -> None:
+        self.fault: Exception | None = None
+        self.value = 1
+        names = ("first", "second")
+        gauges = [Gauge(n, "x", multiprocess_mode="livesum", registry=registry) for n in names]
+        registry.watch(gauges[0], self.read)
+        registry.watch(gauges[1], lambda: self.value)
+
+    def read(self) -> float:
+        if self.fault is not None:
+            raise self.fault
+        return self.value
+
+
+def test_what_can_not_be_read_fails_no_scrape_and_hides_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    registry = MetricRegistry()
+    held = Faulty(registry)
+
+    def scrape() -> tuple[float, float]:
+        held.value += 1
+        shown = series(generate_latest(registry).decode())
+        return shown["first"], shown["second"]
+
+    with caplog.at_level(logging.WARNING):
+        assert scrape() == (2, 2)
+        held.fault = KeyError("colour")
+        assert [scrape(), scrape()] == [(2, 3), (2, 4)]
+        assert [one.getMessage() for one in caplog.records] == [
+            "A metric stays as it was: KeyError: 'colour'"
+        ]
+        held.fault = OSError("gone")
+        scrape()
+        held.fault = None
+        assert scrape() == (6, 6)
+        held.fault = OSError("gone")
+        scrape()
+    assert len(caplog.records) == 3  # once for each, and anew after an end
+
+
+def test_others_are_shown_what_goes_on_after_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metric_registry, "_shared_folder", lambda: tmp_path)
+    monkeypatch.setattr(metric_registry, "REFRESH_SECONDS", 0.001)
+    registry = MetricRegistry()
+    held = Faulty(registry)
+    held.fault = ValueError("drift_x.json")
+    seen: list[int] = []
+    registry.before_scrape(lambda: seen.append(held.value))
+
+    async def wait_for_three() -> None:
+        async with registry.kept_fresh(), asyncio.timeout(10):
+            while len(seen) < 3:
+                await asyncio.sleep(0.001)
+
+    asyncio.run(wait_for_three())
+    assert seen[:3] == [1, 1, 1]
+
+
+def test_a_file_of_somebody_else_fails_no_scrape(tmp_path: Path) -> None:
+    for name in ("gauge_live_x.db", f"gauge_livesum_{10**30}.db"):
+        (tmp_path / name).touch()
+    metric_registry._forget_dead_processes(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["gauge_live_x.db"]
 
 
 @pytest.mark.parametrize("folder", ["", "/nowhere/metrics", "/dev/null"])

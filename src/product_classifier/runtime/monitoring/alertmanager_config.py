@@ -1,5 +1,6 @@
 """Alertmanager's configuration: the committed routes, with the receivers that the settings name."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,31 @@ from product_classifier.core.settings import Settings
 ALERT_LOG_URL = "http://alert-log:9094/"
 # The receiver of the alert that always fires: a watcher outside, or nobody; never the log.
 HEARTBEAT = "heartbeat"
-_PLAIN_SMTP_PORT = "25"
+_PLAIN_SMTP_PORT, _TLS_SMTP_PORT = "25", "465"
 _HEADER = "# Made from {base} at each start; private: it holds the receivers' secrets.\n"
-_SLACK_TITLE = "{{ .Status | toUpper }}: {{ .CommonLabels.alertname }}"
-_SLACK_TEXT = (
-    "{{ range .Alerts }}{{ .Annotations.summary }}\n{{ .Annotations.description }}\n"
-    "{{ .Annotations.runbook_url }}\n{{ end }}"
+# One message is about a whole group: it names each of its alerts, while one fires the firing ones. Series of one alert
+# stand beside each other and are named once.
+_TITLE = (
+    "{{ $alerts := .Alerts.Firing }}{{ if not $alerts }}{{ $alerts = .Alerts.Resolved }}{{ end }}"
+    "{{ .Status | toUpper }} {{ .Receiver }}: "
+    '{{ $last := "" }}{{ range $alerts }}{{ if ne .Labels.alertname $last }}'
+    "{{ if $last }}, {{ end }}{{ .Labels.alertname }}{{ $last = .Labels.alertname }}{{ end }}{{ end }}"
+    "{{ with .CommonLabels.job }} ({{ . }}){{ end }}"
 )
+_RUNBOOK = ".Annotations.runbook_url"
+_SLACK_TEXT = (
+    "{{{{ range .Alerts.Firing }}}}{{{{ .Annotations.summary }}}}\n{{{{ .Annotations.description }}}}\n"
+    "{{{{ {runbook} }}}}\n{{{{ end }}}}"
+    "{{{{ range .Alerts.Resolved }}}}Over: {{{{ .Annotations.summary }}}}\n{{{{ end }}}}"
+)
+
+
+def _slack_text(runbooks: str | None) -> str:
+    if runbooks is None:
+        return _SLACK_TEXT.format(runbook=_RUNBOOK)
+    # Strings are written as in JSON there too; in the replacement `$` stands for a group.
+    page = json.dumps(runbooks.replace("$", "$$"))
+    return _SLACK_TEXT.format(runbook=f'reReplaceAll "^docs/runbooks[.]md" {page} {_RUNBOOK}')
 
 
 @dataclass(frozen=True)
@@ -34,18 +53,25 @@ class Email:
     password: SecretStr | None = None
 
     def configuration(self) -> dict[str, Any]:
-        """Gives it as Alertmanager reads it; TLS is demanded but on port 25."""
+        """Gives it as Alertmanager reads it."""
         content: dict[str, Any] = {
             "to": self.to,
             "from": self.sender,
             "smarthost": self.server,
-            "require_tls": self.server.rpartition(":")[2] != _PLAIN_SMTP_PORT,
+            "require_tls": self._demands_starttls(),
             "send_resolved": True,
+            "headers": {"Subject": _TITLE},
         }
         if self.user and self.password:
             password = self.password.get_secret_value()
             content |= {"auth_username": self.user, "auth_password": password}
         return content
+
+    def _demands_starttls(self) -> bool:
+        # On port 465 all is TLS from the first byte: no server offers it again, and Alertmanager would send nothing. On
+        # port 25 mail may go in clear, but no password.
+        port = self.server.rpartition(":")[2]
+        return port != _TLS_SMTP_PORT and (port != _PLAIN_SMTP_PORT or self.user is not None)
 
 
 def _email(settings: Settings) -> Email | None:
@@ -75,6 +101,7 @@ class Receivers:
     webhook: SecretStr | None = None
     slack: SecretStr | None = None
     slack_channel: str | None = None
+    runbooks: str | None = None
     email: Email | None = field(default=None)
     heartbeat: SecretStr | None = None
 
@@ -92,6 +119,7 @@ class Receivers:
             webhook=settings.alert_webhook_url,
             slack=settings.alert_slack_url,
             slack_channel=settings.alert_slack_channel,
+            runbooks=settings.alert_runbooks_url,
             email=_email(settings),
             heartbeat=settings.alert_heartbeat_url,
         )
@@ -111,8 +139,9 @@ class Receivers:
             slack: dict[str, Any] = {
                 "api_url": self.slack.get_secret_value(),
                 "send_resolved": True,
-                "title": _SLACK_TITLE,
-                "text": _SLACK_TEXT,
+                "title": _TITLE,
+                "text": _slack_text(self.runbooks),
+                "fallback": _TITLE,  # what a telephone shows of it
             }
             if self.slack_channel:
                 slack["channel"] = self.slack_channel

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from product_classifier.core.files import write_text_atomic
 from product_classifier.core.settings import Settings
+from product_classifier.core.workspace import Workspace
 from product_classifier.runtime.layout import Layout
 from product_classifier.runtime.monitoring.alertmanager_config import (
     Receivers,
@@ -12,6 +13,7 @@ from product_classifier.runtime.monitoring.alertmanager_config import (
 )
 from product_classifier.runtime.monitoring.programs import ALERTMANAGER, GRAFANA, PROMETHEUS
 from product_classifier.runtime.monitoring.prometheus_config import render_prometheus
+from product_classifier.runtime.monitoring.stack_started import forget_stack_start
 from product_classifier.runtime.monitoring.targets import LOOPBACK, write_targets
 from product_classifier.runtime.services import stage_workspace
 
@@ -68,4 +70,6 @@ def write_configuration(
         (metrics_folder(layout, settings) / writer).mkdir(parents=True, exist_ok=True)
     for path, text in files.items():
         write_text_atomic(path, text, mode=0o600)
+    # That of a container stack, which this run takes the place of.
+    forget_stack_start(Workspace(stage_workspace(layout, settings)))
     write_targets(layout, settings, deployed)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from product_classifier.core.files import sha256_bytes, sha256_file, write_text_atomic
+from product_classifier.core.files import sha256_bytes, write_text_atomic
 from product_classifier.core.settings import Settings
 from product_classifier.runtime.compose_values import monitoring_user, stage_user
 from product_classifier.runtime.layout import Layout
@@ -15,6 +15,9 @@ from product_classifier.runtime.monitoring.configuration import metrics_folder
 from product_classifier.runtime.monitoring.programs import ALERTMANAGER
 from product_classifier.runtime.services import stage_workspace
 
+# Not the embedded run's folder: there the log is at another address.
+FOLDER = f"{ALERTMANAGER}-stack"
+
 
 def _give(path: Path, user: str) -> None:
     # Only root can; everybody else is the owner already, or keeps what was made by somebody else.
@@ -23,49 +26,31 @@ def _give(path: Path, user: str) -> None:
         os.chown(path, int(uid), int(gid))
 
 
-def prepare_stack(layout: Layout, settings: Settings) -> bool:
+def prepare_stack(layout: Layout, settings: Settings) -> dict[str, str]:
     """Writes Alertmanager's configuration, and makes the folders that containers write to or read from.
 
     Returns:
-        Whether the configuration is another one than Alertmanager was last started with: it reads it then alone.
-        Asked until `note_restart`, so that neither `make env` nor a start that fails half-way hides a change.
+        What docker-compose.yml is told of it, by name: Alertmanager reads the file at its start alone, so another one
+        makes a new container, whoever brings the stack up next.
 
     Raises:
         ConfigurationError: the committed routes can't be used, or a receiver is half set.
     """
-    workspace = stage_workspace(layout, settings)
-    owner = monitoring_user(settings, workspace)
+    owner = monitoring_user(settings, stage_workspace(layout, settings))
     text = render_alertmanager(
         layout.monitoring_source / "alertmanager" / "alertmanager.yml",
         Receivers.from_settings(settings),
     )
     layout.monitoring.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name in (ALERTMANAGER, f"{ALERTMANAGER}-data"):
+    for name in (FOLDER, f"{ALERTMANAGER}-data"):
         folder = layout.monitoring / name
         folder.mkdir(exist_ok=True, mode=0o700)
         _give(folder, owner)
-    path = _configuration(layout)
+    path = layout.monitoring / FOLDER / "alertmanager.yml"
     write_text_atomic(path, text, mode=0o600)
     _give(path, owner)
     _make_metrics_folder(layout, settings)
-    return not _is_read(layout, sha256_bytes(text.encode()))
-
-
-def note_restart(layout: Layout) -> None:
-    """Notes that Alertmanager was started with the configuration that is there."""
-    write_text_atomic(_note(layout), sha256_file(_configuration(layout)), mode=0o600)
-
-
-def _configuration(layout: Layout) -> Path:
-    return layout.monitoring / ALERTMANAGER / "alertmanager.yml"
-
-
-def _note(layout: Layout) -> Path:
-    return layout.monitoring / f"{ALERTMANAGER}.read"
-
-
-def _is_read(layout: Layout, digest: str) -> bool:
-    return _note(layout).is_file() and _note(layout).read_text(encoding="utf-8") == digest
+    return {"ALERTMANAGER_DIGEST": sha256_bytes(text.encode())[:16]}
 
 
 def _make_metrics_folder(layout: Layout, settings: Settings) -> None:

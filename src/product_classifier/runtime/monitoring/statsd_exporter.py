@@ -1,13 +1,15 @@
 """StatsD in over UDP, Prometheus' text out over HTTP: for where no statsd_exporter is installed.
 
 It knows what Airflow sends: counters, gauges (absolute and by difference) and timers, several in a packet. What a
-mapping file does not name is dropped, so the number of series is that of pools, tasks and their states.
+mapping file does not name is dropped, so the number of series is that of pools, tasks and their states. A series that
+is not sent again within the `ttl` of its mapping is forgotten.
 """
 
 import logging
 import math
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -28,6 +30,7 @@ _BUFFER_BYTES = 1 << 20
 @dataclass
 class _Series:
     kind: Kind
+    expires: float = math.inf  # in seconds of the monotonic clock
     value: float = 0.0
     count: int = 0
 
@@ -68,6 +71,8 @@ class StatsDMetrics:
                 self._add(target, kind, value / (rates or [1.0])[0], relative=text[0] in "+-")
 
     def _add(self, target: Target, kind: Kind, value: float, *, relative: bool) -> None:
+        if self._is_expired(target) or len(self._series) >= MOST_SERIES:
+            self._forget_expired()
         if target not in self._series and len(self._series) >= MOST_SERIES:
             if not self._is_full:
                 logger.warning("More than %d series: new ones are left out.", MOST_SERIES)
@@ -76,6 +81,8 @@ class StatsDMetrics:
         series = self._series.setdefault(target, _Series(kind))
         if series.kind != kind:
             raise ValueError(f"{target.name} is a {series.kind}")
+        if target.ttl_seconds is not None:
+            series.expires = time.monotonic() + target.ttl_seconds
         series.count += 1
         if kind == "gauge" and not relative:
             series.value = value
@@ -83,9 +90,18 @@ class StatsDMetrics:
             # Timers come in milliseconds.
             series.value += value / 1000 if kind == "observer" else value
 
+    def _is_expired(self, target: Target) -> bool:
+        series = self._series.get(target)
+        return series is not None and series.expires <= time.monotonic()
+
+    def _forget_expired(self) -> None:
+        for target in list(filter(self._is_expired, self._series)):
+            del self._series[target]
+
     def collect(self) -> Iterator[Metric]:
         """Gives every metric with its series."""
         with self._lock:
+            self._forget_expired()
             found = [(target, _Series(**vars(series))) for target, series in self._series.items()]
         families: dict[str, Metric] = {}
         for target, series in sorted(found, key=lambda one: (one[0].name, one[0].labels)):

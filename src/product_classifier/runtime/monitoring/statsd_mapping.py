@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from product_classifier.core.errors import ConfigurationError
 
 Kind = Literal["counter", "gauge", "observer"]
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 class Rule(BaseModel):
@@ -26,6 +27,12 @@ class Rule(BaseModel):
     match_type: Literal["glob", "regex"] = "glob"
     match_metric_type: Kind | None = None
     action: Literal["map", "drop"] = "map"
+    ttl: str = Field(default="0s", pattern=r"^\d+[smh]$")
+
+    @property
+    def ttl_seconds(self) -> int | None:
+        """How long a series lasts that is not sent again; None: for ever."""
+        return int(self.ttl[:-1]) * _UNIT_SECONDS[self.ttl[-1]] or None
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class Target:
     name: str
     help: str
     labels: tuple[tuple[str, str], ...]
+    ttl_seconds: int | None = field(default=None, compare=False)
 
 
 class StatsDMapping:
@@ -70,7 +78,7 @@ class StatsDMapping:
             if rule.action == "drop":
                 return None
             labels = tuple((key, _filled(text, found)) for key, text in sorted(rule.labels.items()))
-            return Target(rule.name, rule.help, labels)
+            return Target(rule.name, rule.help, labels, rule.ttl_seconds)
         return None
 
 
