@@ -84,7 +84,9 @@ def deploy(stack: Stack, name: str = "serve") -> tuple[str, str, str]:
 
 
 def test_a_service_is_made_once_and_left_alone(stack: Stack) -> None:
+    started = time.monotonic()
     outcome, message, log = deploy(stack)
+    made = time.monotonic() - started
     assert outcome == "done", message + log
     (first,) = stack.containers("service", running=True)
     host = json.loads(docker("inspect", first))[0]["HostConfig"]
@@ -95,7 +97,7 @@ def test_a_service_is_made_once_and_left_alone(stack: Stack) -> None:
     outcome, _, log = deploy(stack)
     assert (outcome, "unchanged" in log) == ("done", True)
     assert stack.containers("service") == [first]
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < made  # nothing is waited for
 
 
 def test_auth_keeps_its_keys_across_replacement(stack: Stack) -> None:
