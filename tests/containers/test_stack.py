@@ -90,7 +90,7 @@ def check_first_start(stack):
     ).json()
     assert settings.mlflow_experiment_name in {e["name"] for e in found["experiments"]}
     check_monitoring(stack)
-    assert f"http://localhost:{settings.prometheus_port}/alerts" in result.stdout
+    assert f"http://localhost:{settings.prometheus_port}," in result.stdout
     status = stack.call("status")
     assert status.returncode == 0, status.stdout
     for name in ("alertmanager", "prometheus", "airflow-worker", "gateway", "auth", "serve", "s3"):

@@ -205,7 +205,7 @@ def check_monitoring(checkout, printed):
         assert "apt-get install" in printed
         return
     port = checkout.monitoring_ports["PROMETHEUS_PORT"]
-    assert f"http://localhost:{port}/alerts" in printed
+    assert f"http://localhost:{port}," in printed
     url = f"http://127.0.0.1:{port}/api/v1/targets?state=active"
 
     def health():

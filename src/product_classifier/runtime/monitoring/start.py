@@ -45,7 +45,8 @@ def address_lines(settings: Settings, grafana_password: str | None) -> list[str]
         grafana_password: What to say of it: the new one, or where it is; None where no Grafana runs.
     """
     lines = [
-        f"Prometheus: http://localhost:{settings.prometheus_port}/alerts, "
+        # Its page of alerts is elsewhere in Debian's build; each leads on from here.
+        f"Prometheus: http://localhost:{settings.prometheus_port}, "
         f"Alertmanager: http://localhost:{settings.alertmanager_port} "
         f"(alerts go to: {', '.join(Receivers.from_settings(settings).names())})"
     ]
