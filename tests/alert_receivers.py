@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -20,6 +20,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from handler_server import handler_server
 
 HOST = "127.0.0.1"
 T = TypeVar("T")
@@ -84,17 +86,9 @@ def http_receivers() -> Iterator[HTTPReceivers]:
         def log_message(self, format: str, *args: Any) -> None:
             """Stays silent."""
 
-    server = ThreadingHTTPServer((HOST, 0), Handler)
-    server.daemon_threads = True
-    receivers = HTTPReceivers(int(server.server_address[1]))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with handler_server(Handler) as port:
+        receivers = HTTPReceivers(port)
         yield receivers
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+from handler_server import handler_server
 from product_classifier.runtime.services import Service
 
 START_SECONDS = 180
@@ -179,14 +180,6 @@ def webhook_catcher() -> Iterator[WebhookCatcher]:
         def log_message(self, format: str, *args: Any) -> None:
             """Stays silent."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    catcher.port = int(server.server_address[1])
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with handler_server(Handler) as port:
+        catcher.port = port
         yield catcher
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
